@@ -1,0 +1,1 @@
+"""Angarium: a gRPC notification gateway. `python -m server` runs it."""

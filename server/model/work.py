@@ -1,0 +1,40 @@
+"""What a dispatcher takes from the store, and what it puts back beside a fact."""
+
+from dataclasses import dataclass, field
+
+from server.model.clock import Micros
+from server.model.enums import Channel
+from server.model.messages import Case, Content, Hold, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message that this process may now move on. `now` is the database's clock at the claim.
+
+    `content` is None where the sealed content has been erased or can not be opened: nothing can be sent then.
+    """
+
+    case: Case
+    hold: Hold
+    now: Micros
+    content: Content | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxCopy:
+    """What PeekOutbox shows of one attempt; written with its outcome, for SANDBOX tenants only."""
+
+    attempt: int
+    channel: Channel
+    provider: str
+    recipient: str = field(repr=False)
+    sender: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What `accept` answers: the message as it stands now, and whether its key had been used for it before."""
+
+    message: Message
+    replayed: bool
