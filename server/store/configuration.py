@@ -1,0 +1,198 @@
+"""Configuration: an immutable snapshot that this process goes by, and every change of accounts and rules.
+
+A change raises `config_version` in its transaction and is in this process's snapshot before it is answered. Other
+processes look at the version each second.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+from sqlalchemy import Connection, text
+
+from server.model.accounts import Account, ProviderType
+from server.model.clock import Micros
+from server.model.configuration import Credential, ProviderChange, Snapshot
+from server.model.errors import not_found
+from server.model.tables import ProviderAccount, RoutingRule
+from server.store.accounts import Configuring, configure, find_account, list_accounts, remove
+from server.store.database import Database
+from server.store.keys import TenantKeys
+from server.store.rules import RuleChange, read_rules
+from server.store.snapshot import read_credential, read_snapshot, read_version
+
+ABSENT_SECONDS = 1.0
+"""For so long a key that was not found is not looked for again."""
+ABSENT_MAX = 10_000
+
+T = TypeVar("T")
+
+
+class Configuration:
+    """The snapshot and its changes. `on_snapshot` is called on the event loop with every new snapshot."""
+
+    def __init__(self, database: Database, keys: TenantKeys, provider_types: Mapping[str, ProviderType]) -> None:
+        self.snapshot = Snapshot()
+        self.on_snapshot: list[Callable[[Snapshot], None]] = []
+        self._database = database
+        self._keys = keys
+        self._types = provider_types
+        self._absent: dict[str, float] = {}
+        self._looking = asyncio.Semaphore(1)
+
+    async def refresh(self) -> None:
+        """Read the whole configuration anew."""
+        self._take(await self._database.read(lambda c: read_snapshot(c, self._keys, self._types)))
+
+    async def refresh_if_changed(self) -> None:
+        """Read the configuration anew where its version is not the snapshot's."""
+        if await self._database.read(read_version) != self.snapshot.version:
+            await self.refresh()
+
+    async def change(self, job: Callable[[Connection, Micros], T], *, validate_only: bool = False) -> T:
+        """Run a configuring job in one transaction, which calls `raise_version` if it changes anything; then refresh.
+
+        `validate_only`: nothing is kept, but all that would be refused is.
+        """
+        rehearsed: list[T] = []
+
+        def run(connection: Connection) -> T:
+            result = job(connection, self._database.now(connection))
+            if validate_only:
+                rehearsed.append(result)
+                raise _RehearsedError
+            return result
+
+        try:
+            result = await self._database.write(run)
+        except _RehearsedError:
+            return rehearsed[-1]
+        await self.refresh_if_changed()
+        return result
+
+    async def credential(self, key_id: str) -> Credential | None:
+        """The key of this id: from the snapshot, else by a look into the database; a vain one holds for a second."""
+        known = self.snapshot.credentials.get(key_id)
+        if known is not None or time.monotonic() < self._absent.get(key_id, 0.0):
+            return known
+        async with self._looking:  # strangers with made-up keys wait for each other, and not all readers for them
+            found = await self._database.read(lambda c: read_credential(c, key_id))
+        if found is None:
+            self._note_absent(key_id)
+            return None
+        await self.refresh_if_changed()
+        return self.snapshot.credentials.get(key_id, found)
+
+    async def provider(self, tenant_id: str, name: str) -> ProviderAccount:
+        """The tenant's account of this name. Raises NotFound."""
+        row = await self._database.read(lambda c: find_account(c, tenant_id, name))
+        if row is None:
+            raise not_found("provider", name)
+        return row
+
+    async def list_providers(self, tenant_id: str) -> list[ProviderAccount]:
+        """All accounts of the tenant, by name."""
+        return await self._database.read(lambda c: list_accounts(c, tenant_id))
+
+    async def configure_provider(
+        self,
+        tenant_id: str,
+        name: str,
+        change: ProviderChange,
+        *,
+        client_id: str,
+        etag: str = "",
+        check: Callable[[Account], None],
+        validate_only: bool = False,
+    ) -> tuple[ProviderAccount, bool]:
+        """Merge a change into the tenant's account, or make one of it; the row, and whether it was created.
+
+        `check` gets the merged account, its secrets opened, inside the transaction, and raises Invalid. Raises also
+        Precondition(ETAG_MISMATCH), AlreadyExists(RESOURCE_EXISTS) where the name has another type.
+        """
+        vault = await self._keys.ready(tenant_id)
+        wanted = Configuring(tenant_id, name, change, client_id, etag)
+
+        def job(connection: Connection, now: Micros) -> tuple[ProviderAccount, bool]:
+            row, created, changed = configure(connection, vault, self._types, wanted, check, now)
+            if changed:
+                raise_version(connection)
+            return row, created
+
+        return await self.change(job, validate_only=validate_only)
+
+    async def delete_provider(self, tenant_id: str, name: str, etag: str = "", force: bool = False) -> ProviderAccount:  # noqa: FBT001, FBT002 - the contract's fields in their order
+        """Delete the tenant's account; as it was. Raises NotFound, Precondition (ETAG_MISMATCH, RESOURCE_IN_USE)."""
+
+        def job(connection: Connection, _: Micros) -> ProviderAccount:
+            row = remove(connection, tenant_id, name, etag, force=force)
+            raise_version(connection)
+            return row
+
+        return await self.change(job)
+
+    async def rules(
+        self, tenant_id: str, names: Collection[str] = (), intent: str = ""
+    ) -> tuple[list[RoutingRule], str]:
+        """The tenant's rules in the order in which they are tried, of these names, serving an intent; the revision."""
+        return await self._database.read(lambda c: read_rules(c, tenant_id, names, intent))
+
+    async def set_rules(
+        self,
+        tenant_id: str,
+        rows: Sequence[RoutingRule],
+        *,
+        replace_all: bool = False,
+        revision: str = "",
+        validate_only: bool = False,
+    ) -> tuple[list[RoutingRule], str]:
+        """Make these rules be, and no others with `replace_all`; as they are kept, and the revision.
+
+        `revision`: the expected one. Raises Precondition(ETAG_MISMATCH), Invalid for more than 200 rules.
+        """
+        return await self._change_rules(
+            tenant_id, revision, lambda c: c.set(rows, replace_all=replace_all), validate_only=validate_only
+        )
+
+    async def delete_rules(
+        self, tenant_id: str, names: Collection[str], revision: str = ""
+    ) -> tuple[list[RoutingRule], str]:
+        """Delete these rules, all or none; as they were, and the revision. Raises NotFound, Precondition."""
+        return await self._change_rules(tenant_id, revision, lambda c: c.delete(names))
+
+    async def _change_rules(
+        self, tenant_id: str, revision: str, apply: Callable[[RuleChange], T], *, validate_only: bool = False
+    ) -> tuple[T, str]:
+        def job(connection: Connection, now: Micros) -> tuple[T, str]:
+            change = RuleChange(connection, self._database.dialect, tenant_id, revision, now)
+            rows = apply(change)
+            if change.changed:
+                raise_version(connection)
+            return rows, str(change.revision)
+
+        return await self.change(job, validate_only=validate_only)
+
+    def _take(self, snapshot: Snapshot) -> None:
+        """Two readings may overtake each other: the newer one stays."""
+        if snapshot.version < self.snapshot.version:
+            return
+        self.snapshot = snapshot
+        for call in self.on_snapshot:
+            call(snapshot)
+
+    def _note_absent(self, key_id: str) -> None:
+        now = time.monotonic()
+        if len(self._absent) >= ABSENT_MAX:
+            self._absent = {known: until for known, until in self._absent.items() if until > now}
+        if len(self._absent) < ABSENT_MAX:
+            self._absent[key_id] = now + ABSENT_SECONDS
+
+
+def raise_version(connection: Connection) -> None:
+    """Tell every process that the configuration has changed, once this transaction is committed."""
+    connection.execute(text("UPDATE config_version SET version = version + 1"))
+
+
+class _RehearsedError(Exception):
+    """Ends a transaction of which nothing is to be kept."""
