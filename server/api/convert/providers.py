@@ -1,0 +1,243 @@
+"""Provider accounts and types: what may be asked of them, and how they are shown."""
+
+import json
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from angarium.v1 import provider_service_pb2 as wire
+from angarium.v1.message_pb2 import LocalizedResource
+
+from server.api.convert.checks import CAPTION_CHARS_MAX, ID_CHARS_MAX, LOCALE_CHARS_MAX, Checks
+from server.api.convert.times import duration, timestamp
+from server.api.convert.words import CHANNELS
+from server.model.accounts import Account, ProviderType, Setting
+from server.model.clock import SECOND
+from server.model.configuration import ProviderChange
+from server.model.errors import not_found
+from server.model.phones import BadPhone, to_e164
+from server.model.tables import ProviderAccount
+from server.providers.guard import check_base_url
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+VALUES_MAX, VALUE_CHARS_MAX = 64, 4_096
+RESOURCES_MAX, RESOURCE_CHARS_MAX = 100, 1_600
+TIMEOUT_SECONDS = (1, 60)
+CLEARABLE = frozenset({"base_url", "timeout", "priority", "caption", "resources", "settings", "secrets"})
+_URL_SCHEMES = ("http", "https")
+
+
+def provider_name(checks: Checks, name: str) -> str:
+    """The name of an account."""
+    if not name:
+        checks.fail("name", "is required")
+    elif not NAME.fullmatch(name):
+        checks.fail("name", "must be 1–63 of a-z 0-9 _ . - and begin with a letter or a digit")
+    return name
+
+
+def provider_change(
+    request: wire.ConfigureProviderRequest, types: Mapping[str, ProviderType], *, allow_private: bool
+) -> ProviderChange:
+    """What a request changes. Raises Invalid with every bad field, NotFound for a type that nobody knows.
+
+    Settings and secrets are judged once they are merged, by `check_account`.
+    """
+    checks = Checks()
+    provider_name(checks, request.name or request.type)
+    if request.base_url:
+        wrong = check_base_url(request.base_url, allow_private)
+        if wrong is not None:
+            checks.fail("base_url", wrong)
+    settings = checks.entries("settings", request.settings, VALUES_MAX, VALUE_CHARS_MAX)
+    change = ProviderChange(
+        type=request.type or None,
+        caption=checks.line("caption", request.caption, CAPTION_CHARS_MAX) if request.HasField("caption") else None,
+        is_active=request.is_active if request.HasField("is_active") else None,
+        priority=request.priority if request.HasField("priority") else None,
+        base_url=request.base_url if request.HasField("base_url") else None,
+        timeout_micros=_timeout(checks, request),
+        settings={name: value for name, value in settings.items() if value},
+        secrets=_secrets(checks, request),
+        resources=_resources_text(checks, request),
+        clear=_cleared(checks, request) | {f"settings.{name}" for name, value in settings.items() if not value},
+    )
+    checks.line("etag", request.etag, ID_CHARS_MAX)
+    checks.settle()
+    if request.type and request.type not in types:
+        raise not_found("provider_type", request.type)
+    return change
+
+
+def check_account(account: Account, types: Mapping[str, ProviderType]) -> None:
+    """Judge an account's settings and secrets by its type's rules. Raises Invalid with every bad one."""
+    checks = Checks()
+    settings = {setting.name: setting for setting in types[account.type].settings}
+    for field, values, secret in (("settings", account.settings, False), ("secrets", account.secrets, True)):
+        for name, value in values.items():
+            setting = settings.get(name)
+            if setting is None:
+                checks.fail(f"{field}.{name}", f"is no setting of the type {account.type}")
+            elif setting.secret != secret:
+                checks.fail(f"{field}.{name}", f"belongs in {'secrets' if setting.secret else 'settings'}")
+            else:
+                _check_value(checks, f"{field}.{name}", setting, value)
+    checks.settle()
+
+
+def _check_value(checks: Checks, field: str, setting: Setting, value: str) -> None:
+    if setting.choices and value not in setting.choices:
+        checks.fail(field, f"must be one of {', '.join(setting.choices)}")
+    for rule in setting.rules:
+        wrong = _broken(rule, value)
+        if wrong:
+            checks.fail(field, wrong)
+
+
+def _broken(rule: str, value: str) -> str:
+    """What a value lacks to fulfil a rule; empty when it does."""
+    name, _, argument = rule.partition(":")
+    match name:
+        case "min":
+            return f"has fewer than {argument} characters" if len(value) < int(argument) else ""
+        case "max":
+            return f"has more than {argument} characters" if len(value) > int(argument) else ""
+        case "integer":
+            return "" if re.fullmatch(r"-?[0-9]{1,18}", value) else "is no whole number"
+        case "url":
+            return "" if urlsplit(value).scheme in _URL_SCHEMES and urlsplit(value).hostname else "is no http(s) URL"
+        case "phone":
+            return _no_phone(value)
+        case "one_of":
+            return "" if value in argument.split("|") else f"must be one of {argument.replace('|', ', ')}"
+        case _:
+            raise ValueError(f"a provider type has a rule that nobody knows: {rule}")
+
+
+def _no_phone(value: str) -> str:
+    try:
+        to_e164(value, "", voice=True)
+    except BadPhone as bad:
+        return str(bad)
+    return ""
+
+
+def _secrets(checks: Checks, request: wire.ConfigureProviderRequest) -> dict[str, str]:
+    """An empty secret is more likely a form that was left blank than a wish to lose it."""
+    secrets = checks.entries("secrets", request.secrets, VALUES_MAX, VALUE_CHARS_MAX)
+    for name, value in secrets.items():
+        if not value:
+            checks.fail(f"secrets.{name}", f"is empty; leave it out to keep it, or clear secrets.{name}")
+    return secrets
+
+
+def _timeout(checks: Checks, request: wire.ConfigureProviderRequest) -> int | None:
+    if not request.HasField("timeout"):
+        return None
+    span = checks.span("timeout", request.timeout)
+    least, most = TIMEOUT_SECONDS
+    if span is not None and not least * SECOND <= span <= most * SECOND:
+        checks.fail("timeout", f"must be {least}–{most} s")
+    return span
+
+
+def _cleared(checks: Checks, request: wire.ConfigureProviderRequest) -> frozenset[str]:
+    checks.count("clear", request.clear, VALUES_MAX)
+    for name in request.clear:
+        part, _, key = name.partition(".")
+        if name not in CLEARABLE and not (part in ("settings", "secrets") and 0 < len(key) <= ID_CHARS_MAX):
+            checks.fail("clear", f"can hold {', '.join(sorted(CLEARABLE))}, settings.<key> and secrets.<key>")
+    return frozenset(request.clear)
+
+
+def _resources_text(checks: Checks, request: wire.ConfigureProviderRequest) -> str | None:
+    if not request.resources:
+        return None
+    checks.count("resources", request.resources, RESOURCES_MAX)
+    for number, resource in enumerate(request.resources):
+        checks.line(f"resources[{number}].key", resource.key, ID_CHARS_MAX, required=True)
+        checks.locale(f"resources[{number}].locale", resource.locale[: LOCALE_CHARS_MAX + 1])
+        checks.text(f"resources[{number}].value", resource.value, RESOURCE_CHARS_MAX)
+    return json.dumps([{"key": r.key, "locale": r.locale, "value": r.value} for r in request.resources])
+
+
+def provider(row: ProviderAccount, types: Mapping[str, ProviderType]) -> wire.Provider:
+    """An account as its tenant sees it: of its secrets only that they are there."""
+    kind = types.get(row.type)
+    settings: dict[str, str] = json.loads(row.settings)
+    marks: dict[str, dict[str, str | int]] = json.loads(row.secret_marks)
+    return wire.Provider(
+        name=row.name,
+        uid=row.uid,
+        type=row.type,
+        caption=row.caption,
+        resources=[LocalizedResource(**resource) for resource in json.loads(row.resources)],
+        channels=[CHANNELS.number(channel) for channel in kind.channels] if kind else [],
+        configured=kind is not None and not _missing(kind, settings.keys() | marks.keys()),
+        requires_setup=kind is not None and kind.requires_setup,
+        is_active=row.is_active,
+        base_url=row.base_url,
+        timeout=duration(row.timeout_micros) if row.timeout_micros else None,
+        priority=row.priority,
+        settings=settings,
+        secrets=[_secret(name, mark) for name, mark in sorted(marks.items())],
+        tenant_id=row.tenant_id,
+        client_id=row.client_id,
+        create_time=timestamp(row.created_at),
+        update_time=timestamp(row.updated_at),
+        etag=str(row.revision),
+    )
+
+
+def unconfigured(kind: ProviderType, tenant_id: str) -> wire.Provider:
+    """A type of which the tenant has no account, as if it had one that lacks everything."""
+    return wire.Provider(
+        name=kind.type,
+        type=kind.type,
+        caption=kind.caption,
+        channels=[CHANNELS.number(channel) for channel in kind.channels],
+        requires_setup=kind.requires_setup,
+        is_active=False,
+        tenant_id=tenant_id,
+    )
+
+
+def provider_type(kind: ProviderType) -> wire.ProviderType:
+    """A type with all that a form needs to configure an account of it."""
+    return wire.ProviderType(
+        type=kind.type,
+        caption=kind.caption,
+        channels=[CHANNELS.number(channel) for channel in kind.channels],
+        requires_setup=kind.requires_setup,
+        settings=[_setting(setting) for setting in kind.settings],
+        capabilities=kind.capabilities,
+        documentation_url=kind.documentation_url,
+    )
+
+
+def _setting(setting: Setting) -> wire.Setting:
+    return wire.Setting(
+        name=setting.name,
+        label=setting.label,
+        help=setting.help,
+        required=setting.required,
+        secret=setting.secret,
+        rules=setting.rules,
+        default_value=setting.default,
+        choices=setting.choices,
+        control="password" if setting.secret and setting.control == "text" else setting.control,
+    )
+
+
+def _missing(kind: ProviderType, there: frozenset[str] | set[str]) -> list[str]:
+    return [s.name for s in kind.settings if s.required and not s.default and s.name not in there]
+
+
+def _secret(name: str, mark: Mapping[str, str | int]) -> wire.SecretStatus:
+    return wire.SecretStatus(
+        name=name,
+        last_four=str(mark["last_four"]),
+        fingerprint=str(mark["fingerprint"]),
+        update_time=timestamp(int(mark["updated_at"])),
+        version=int(mark["version"]),
+    )
