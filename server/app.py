@@ -1,0 +1,147 @@
+"""Puts the rooms together, starts them in order, stops them in the reverse one: the only file that knows them all."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+from server.api.server import GrpcServer
+from server.dispatch.dispatcher import Dispatcher
+from server.model.errors import Unavailable
+from server.providers.roster import Roster
+from server.providers.transport import Transport
+from server.settings import Settings
+from server.store.dialect import DatabaseInUse, UnsafeDatabase
+from server.store.store import Store, open_store
+from server.vault.identity import new_id
+from server.vault.ring import MasterKeyError, MasterKeys
+from server.vault.vault import Vault
+
+OPERATOR_KEY_FILE = "operator.key"
+MASTER_KEY_FILE = "master.key"
+
+_log = structlog.get_logger("app")
+
+
+class StartRefused(Exception):
+    """The process must not start as it is set up. Its message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A gateway, put together."""
+
+    settings: Settings
+    store: Store
+    roster: Roster
+    dispatcher: Dispatcher
+    server: GrpcServer
+
+    async def start(self) -> int:
+        """Begin to dispatch and to serve; the port. Raises StartRefused where the address is taken."""
+        await self.dispatcher.start()
+        try:
+            return await self.server.start(self.settings.listen)
+        except RuntimeError as error:
+            await self.stop()
+            raise StartRefused(f"Cannot listen on {self.settings.listen}: {error}") from error
+
+    async def stop(self) -> None:
+        """NOT_SERVING, streams told, calls and hand-offs finished within `drain_seconds`, then the store closes."""
+        await self.server.drain()
+        seconds = self.settings.drain_seconds
+        await asyncio.gather(self.server.stop(seconds), self.dispatcher.drain(seconds))
+        await self.roster.aclose()
+        await self.store.close()
+
+
+async def build(settings: Settings, *, store: Store | None = None, roster: Roster | None = None) -> Application:
+    """Put a gateway together, ready to start. `store` and `roster` may be brought along; it closes them too."""
+    roster = roster or Roster(Transport(allow_private=settings.allow_private_upstreams))
+    store = store or await opened_store(settings)
+    roster.follow(store.configuration.snapshot)
+    store.configuration.on_snapshot.append(roster.follow)
+    await hand_out_operator_key(settings, store)
+    server = GrpcServer(store, roster, allow_private_upstreams=settings.allow_private_upstreams)
+    return Application(settings, store, roster, Dispatcher(store, roster), server)
+
+
+async def opened_store(settings: Settings) -> Store:
+    """The store of these settings, migrated and with its keys at hand."""
+    if settings.data_folder is not None:
+        settings.data_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        vault = Vault(_master_keys(settings))
+        return await open_store(settings.database_url, boot_id=new_id(), vault=vault, provider_types=Roster.types())
+    except (DatabaseInUse, UnsafeDatabase, MasterKeyError, Unavailable) as error:
+        raise StartRefused(str(error)) from error
+
+
+def _master_keys(settings: Settings) -> MasterKeys:
+    given = settings.master_key.get_secret_value()
+    if given:
+        return MasterKeys.parse(given)
+    if settings.data_folder is None:
+        raise StartRefused(
+            "ANGARIUM_MASTER_KEY must be set on Postgres: every replica needs the same ring of master keys."
+        )
+    return MasterKeys.load_or_create(settings.data_folder / MASTER_KEY_FILE)
+
+
+async def hand_out_operator_key(settings: Settings, store: Store) -> None:
+    """On SQLite the first start makes the operator's key and leaves it in the data folder, for its owner alone."""
+    if settings.data_folder is None:
+        return
+    path = settings.data_folder / OPERATOR_KEY_FILE
+    await store.bootstrap(lambda secret: _write_private(path, secret))
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    application = await build(settings)
+    port = await application.start()
+    _log.info("serving", listen=settings.listen, port=port, database=application.store.engine_name)
+    await stopping.wait()
+    _log.info("stopping", drain_seconds=settings.drain_seconds)
+    await application.stop()
+
+
+async def bootstrap(settings: Settings, show: Callable[[str], None]) -> bool:
+    """Make the first tenant, client and operator key on an empty database; False where there is a tenant already."""
+    store = await opened_store(settings)
+    try:
+        return await store.bootstrap(show)
+    finally:
+        await store.close()
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines on stderr, without whatever libraries would say of URLs or queries."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )

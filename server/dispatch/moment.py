@@ -1,0 +1,23 @@
+"""The database's clock, carried on by this process's monotonic one: no two wall clocks are ever compared."""
+
+import time
+from dataclasses import dataclass
+
+from server.model.clock import SECOND, Micros
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A reading of the database's clock, and when it was taken."""
+
+    read: Micros
+    taken: float
+
+    @classmethod
+    def of(cls, read: Micros) -> "Moment":
+        """A reading that has just been taken."""
+        return cls(read, time.monotonic())
+
+    def now(self) -> Micros:
+        """What the database's clock says now, as far as this process can tell."""
+        return self.read + int((time.monotonic() - self.taken) * SECOND)

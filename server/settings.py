@@ -1,0 +1,48 @@
+"""What may be set from outside, by ANGARIUM_… variables. With nothing set: SQLite in ./data, loopback."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SQLITE = "sqlite:///"
+
+
+class Settings(BaseSettings):
+    """Read once at start, never changed. All else is data, changed by RPC, or a named constant beside its use."""
+
+    model_config = SettingsConfigDict(env_prefix="ANGARIUM_", frozen=True, extra="forbid")
+
+    database_url: str = Field(
+        default="sqlite:///data/angarium.db",
+        description="sqlite:///PATH for one process, or postgresql://USER@HOST/NAME for any number of replicas.",
+    )
+    listen: str = Field(default="127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 picks a free one.")
+    master_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Ring of master keys, `id:base64[,id:base64…]`, the first one wraps. Unset on SQLite: made in the "
+        "database's folder. Required on Postgres.",
+    )
+    allow_private_upstreams: bool = Field(
+        default=False,
+        description="Allow provider base URLs with http or private addresses, as the sandbox upstream has.",
+    )
+    drain_seconds: float = Field(
+        default=10.0, ge=0, le=300, description="How long a stop waits for what is on its way."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_engine(cls, url: str) -> str:
+        if url.startswith((SQLITE, "postgresql://", "postgresql+psycopg://")):
+            return url
+        raise ValueError("must begin with sqlite:/// or postgresql://")
+
+    @property
+    def data_folder(self) -> Path | None:
+        """The folder of the SQLite database, where its keys live too; None on Postgres."""
+        if not self.database_url.startswith(SQLITE):
+            return None
+        return Path(self.database_url.removeprefix(SQLITE)).parent
