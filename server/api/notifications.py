@@ -25,7 +25,7 @@ from server.api.tokens import (
     read_message_cursor,
     read_page_token,
 )
-from server.api.watches import Batch, behind, follow_message, follow_tenant
+from server.api.watches import Batch, behind, follow_message, follow_tenant, timeline_of
 from server.model.decide import Refused
 from server.model.enums import Stop
 from server.model.errors import Invalid, NotFound, Precondition, Reason
@@ -74,7 +74,7 @@ class Notifications(NotificationServiceServicer):
     async def GetStatus(self, request: wire.GetStatusRequest, context: object) -> wire.GetStatusResponse:
         call = current_call()
         case = await self._found(call, request)
-        timeline = await self._store.reading.timeline(call.tenant_id, case.message.id)
+        timeline = await timeline_of(self._store, call, case.message.id)
         return wire.GetStatusResponse(
             notification=convert.notification(case.message),
             channel_results=convert.channel_results(case.attempts),
@@ -161,7 +161,7 @@ class Notifications(NotificationServiceServicer):
         message = acceptance.message
         if not acceptance.replayed:
             return message_cursor(call.vault, MessageCursor(message.id, 1, message.created_at))
-        return message_cursor(call.vault, behind(await self._store.reading.timeline(call.tenant_id, message.id)))
+        return message_cursor(call.vault, behind(await timeline_of(self._store, call, message.id)))
 
     async def _named(self, call: Call, tracking_id: str) -> Case:
         checks = Checks()

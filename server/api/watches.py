@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from server.api.caller import Call
 from server.api.tokens import log_cursor, message_cursor
-from server.model.errors import Exhausted, Reason
+from server.model.errors import Exhausted, Reason, not_found
 from server.model.messages import Event, Message
 from server.model.watching import Filter, Heartbeat, LogCursor, MessageCursor
 from server.store.store import Store
@@ -25,7 +25,7 @@ async def follow_message(
     store: Store, call: Call, message: Message, after: MessageCursor | None, *, states_only: bool = False
 ) -> AsyncGenerator[Batch, None]:
     """A message's events behind `after`, None for all of them. Ends behind the event that makes it done."""
-    told = await store.reading.timeline(call.tenant_id, message.id) if after is None else []
+    told = await timeline_of(store, call, message.id) if after is None else []
     place = after or behind(told)
     cursor = message_cursor(call.vault, place)
     yield Batch([event for event in told if event.moved or not states_only], cursor, message)
@@ -59,6 +59,14 @@ async def follow_tenant(
                 yield Batch(events, cursor)
     except Exhausted as lagged:
         raise _resumable(lagged, cursor) from None
+
+
+async def timeline_of(store: Store, call: Call, message_id: str) -> list[Event]:
+    """All events of a message, from the first. Raises NotFound where it has just been forgotten."""
+    told = await store.reading.timeline(call.tenant_id, message_id)
+    if not told:
+        raise not_found("message", message_id)
+    return told
 
 
 def behind(told: Sequence[Event]) -> MessageCursor:

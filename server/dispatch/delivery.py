@@ -117,7 +117,7 @@ class Delivery:
             if outcome is None:
                 self.roster.started(uid, channel, country, moment.now(), repeat=go.repeat)
                 outcome = await provider.send(hand_off)
-                self.roster.note(uid, channel, country, outcome, moment.now(), sender=content.sender)
+                self.roster.note(uid, channel, country, outcome, moment.now(), sender=hand_off.sender)
         copy = self._copy(claim, attempt, hand_off)
         settled = Settled(claim.hold, attempt.number, outcome, jitter=random.random())  # noqa: S311 - jitter, no secret
         return await insist(self.store, claim.case.message.id, settled, copy)
@@ -193,7 +193,7 @@ def _hand_off_of(claim: Claim, content: Content, go: Go, attempt: Attempt, now: 
         message_class=message.message_class,
         destination=content.recipient.addresses(attempt.channel)[attempt.destination],
         text=content.text,
-        sender=content.sender,
+        sender=content.sender or go.hop.sender,
         provider_key=attempt.provider_key,
         valid_micros=message.expires_at - now,
         timeout_seconds=_timeout_seconds(claim, go),

@@ -80,14 +80,18 @@ def _sentence(error: NumberParseException, region: str) -> str:
 
 
 @lru_cache(maxsize=4096)
+def _number_of(e164: str) -> PhoneNumber:
+    return phonenumbers.parse(e164, None)
+
+
+@lru_cache(maxsize=4096)
 def country_of(e164: str) -> str:
     """The two-letter country of an E.164 number; empty where it belongs to none (satellite, international networks)."""
-    region = phonenumbers.region_code_for_number(phonenumbers.parse(e164, None))
+    region = phonenumbers.region_code_for_number(_number_of(e164))
     return region if region and region.isalpha() else ""
 
 
 def hint_of(e164: str) -> str:
     """What may be shown of a number: the country code and the last four digits."""
-    number = phonenumbers.parse(e164, None)
-    national = str(number.national_number)
-    return f"+{number.country_code}•••••{national[-4:]}"
+    number = _number_of(e164)
+    return f"+{number.country_code}•••••{str(number.national_number)[-4:]}"

@@ -12,6 +12,7 @@ from server.model.outcomes import Refusal
 from server.model.phones import country_of
 from server.model.policy import retry_of
 from server.model.routing import Hop, Route
+from server.model.senders import may_use
 from server.model.verdict import doubt_forbids, failures_on
 
 
@@ -22,6 +23,7 @@ class Skip(Word):
     NOT_CONFIGURED = auto()
     NOT_FOR_SANDBOX = auto()
     NO_ADDRESS = auto()
+    SENDER = auto()
     CHANNEL_REFUSED = auto()
     ACCOUNT_REFUSED = auto()
     STEP_OVER = auto()
@@ -114,7 +116,7 @@ def _why_nothing(weighed: Sequence[_Usable | Skip], attempts: Sequence[Attempt])
 def _weigh(
     case: Case, content: Content, hop: Hop, position: int, mode: Mode, health: Health, now: Micros
 ) -> _Usable | Skip:
-    barred = _barred(hop, mode)
+    barred = _barred(hop, content.sender or hop.sender, mode)
     if barred is not None:
         return barred
     destinations = content.recipient.addresses(hop.channel)
@@ -130,14 +132,14 @@ def _weigh(
     return _Usable(hop, (tried, position), open_ones, tried > 0, until, cause)
 
 
-def _barred(hop: Hop, mode: Mode) -> Skip | None:
+def _barred(hop: Hop, sender: str, mode: Mode) -> Skip | None:
     if not hop.account.is_active:
         return Skip.INACTIVE
     if not hop.account.configured:
         return Skip.NOT_CONFIGURED
     if mode == Mode.SANDBOX and not hop.account.safe_for_sandbox:
         return Skip.NOT_FOR_SANDBOX
-    return None
+    return None if may_use(hop.account, sender) else Skip.SENDER
 
 
 def _judge(case: Case, hop: Hop, destination: int) -> Skip | None:
@@ -174,7 +176,7 @@ def _closed(
     hop: Hop, content: Content, destination: str, health: Health, now: Micros, *, repeat: bool
 ) -> tuple[Micros, Cause | Skip]:
     country = country_of(destination) if hop.channel in (Channel.SMS, Channel.VOICE) else ""
-    closed = health.closed((hop.account.uid, hop.channel, country), content.sender, now)
+    closed = health.closed((hop.account.uid, hop.channel, country), content.sender or hop.sender, now)
     if closed is not None:
         return closed.until, closed.cause
     if repeat and hop.account.uid in health.spent:

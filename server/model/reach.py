@@ -63,9 +63,9 @@ def _require_country(recipient: Recipient, wanted: Channel | None, tenant: Tenan
 
 
 def _require_sender(hops: Sequence[Hop], sender: str) -> None:
-    if sender and not any(may_use(hop.account, sender) for hop in hops):
+    if not any(may_use(hop.account, sender or hop.sender) for hop in hops):
         message = "No provider account of the route may use this sender."
-        raise Precondition(Reason.SENDER_NOT_ALLOWED, message, {"sender": sender})
+        raise Precondition(Reason.SENDER_NOT_ALLOWED, message, {"sender": sender or hops[0].sender})
 
 
 def _segments(hops: Sequence[Hop], text: str) -> int:

@@ -12,12 +12,14 @@ from server.model.messages import Recipient
 class Step:
     """One step of a rule. No channel: the providers' own. No providers: all active ones of the channel by priority.
 
-    `fallback` False: the step's first usable provider alone is tried, and the route ends with it.
+    `fallback` False: the step's first usable provider alone is tried, and the route ends with it. `sender` is for
+    messages that name none.
     """
 
     channel: Channel | None = None
     providers: tuple[str, ...] = ()
     fallback: bool = True
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Hop:
     step: int
     channel: Channel
     account: Account
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def _hops(
     named = {account.name: account for account in accounts}
     chosen = [named[name] for name in step.providers if name in named] or _all_active(step, accounts)
     pairs = [(account, _channel_of(account, channel, recipient)) for account in chosen]
-    hops = [Hop(number, found, account) for account, found in pairs if found is not None]
+    hops = [Hop(number, found, account, step.sender) for account, found in pairs if found is not None]
     return hops if step.fallback else [hop for hop in hops if hop.account.is_active and hop.account.configured][:1]
 
 

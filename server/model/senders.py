@@ -4,6 +4,5 @@ from server.model.accounts import Account
 
 
 def may_use(account: Account, sender: str) -> bool:
-    """An account that has a line of its own sends from that line alone; of others only their provider knows."""
-    own = account.settings.get("sender", "")
-    return own in ("", sender)
+    """Whether the account sends under this sender; one with a `sender` of its own sends under that one alone."""
+    return not sender or account.settings.get("sender", "") in ("", sender)

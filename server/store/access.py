@@ -234,7 +234,7 @@ def add_api_key(connection: Connection, new: NewApiKey, now: Micros) -> ApiKey:
 def _update_tenant(connection: Connection, tenant_id: str, change: TenantChange, etag: str, now: Micros) -> Tenant:
     before = _tenant(connection, tenant_id, lock=True)
     if etag and etag != str(before.revision):
-        raise etag_mismatch(tenant_id)
+        raise etag_mismatch("tenant", tenant_id)
     unknown = change.clear - _TENANT_DEFAULTS.keys()
     if unknown:
         raise invalid_field("clear", f"can hold {', '.join(sorted(_TENANT_DEFAULTS))}, not {min(unknown)!r}")

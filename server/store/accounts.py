@@ -77,7 +77,7 @@ def configure(
     """
     before = find_account(connection, wanted.tenant_id, wanted.name, lock=True)
     if wanted.etag and (before is None or wanted.etag != str(before.revision)):
-        raise etag_mismatch(wanted.name)
+        raise etag_mismatch("provider", wanted.name)
     base = before or _new(wanted, now)
     if wanted.change.type not in (None, base.type):
         message = f"The provider {wanted.name!r} is of type {base.type!r}."
@@ -108,7 +108,7 @@ def remove(connection: Connection, tenant_id: str, name: str, etag: str, *, forc
     if row is None:
         raise not_found("provider", name)
     if etag and etag != str(row.revision):
-        raise etag_mismatch(name)
+        raise etag_mismatch("provider", name)
     naming = [] if force else _rules_naming(connection, tenant_id, name)
     if naming:
         message = f"Rules name the provider {name!r}. Change them first, or delete by force."
@@ -117,9 +117,10 @@ def remove(connection: Connection, tenant_id: str, name: str, etag: str, *, forc
     return row
 
 
-def etag_mismatch(name: str) -> Precondition:
+def etag_mismatch(resource: str, name: str) -> Precondition:
     """Somebody else has changed it since it was read."""
-    return Precondition(Reason.ETAG_MISMATCH, f"{name!r} has been changed since. Read it again.", {"name": name})
+    told = {"resource": resource}
+    return Precondition(Reason.ETAG_MISMATCH, f"The {resource} {name!r} has been changed since. Read it again.", told)
 
 
 def account_of(row: ProviderAccount, secrets: Mapping[str, str], kind: ProviderType | None) -> Account:

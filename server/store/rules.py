@@ -46,7 +46,7 @@ class RuleChange:
         self.revision: int = connection.execute(locked).scalar_one()
         self.changed = False
         if revision and revision != str(self.revision):
-            raise etag_mismatch("rules")
+            raise etag_mismatch("routing_rule", tenant_id)
 
     def set(self, rows: Sequence[RoutingRule], *, replace_all: bool) -> list[RoutingRule]:
         """Make these rules be, and no others with `replace_all`; as they are kept. Raises Invalid above 200 rules."""

@@ -119,4 +119,9 @@ def _rule(row: RoutingRule) -> Rule:
 
 def _step(step: Mapping[str, Any]) -> Step:
     channel = step.get("channel")
-    return Step(Channel(channel) if channel else None, tuple(step.get("providers", ())), step.get("fallback", True))
+    return Step(
+        channel=Channel(channel) if channel else None,
+        providers=tuple(step.get("providers", ())),
+        fallback=step.get("fallback", True),
+        sender=step.get("sender", ""),
+    )

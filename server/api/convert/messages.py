@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import NamedTuple
 
 from angarium.v1.message_pb2 import Recipient as WireRecipient
@@ -79,12 +78,15 @@ def new_message(request: SendRequest, call: Call, message_id: str, now: Micros) 
 
 def digest_of(new: NewMessage) -> str:
     """The same for requests that ask for the same, whatever their key and when they come: SHA-256 of one spelling."""
-    message = new.message
+    message, content = new.message, new.content
+    to = content.recipient
     spelled = {
         "intent": message.intent,
         "message_class": message.message_class,
         "channel": message.channel_wanted,
-        "content": asdict(new.content),
+        "text": content.text,
+        "sender": content.sender,
+        "recipient": (to.phone, to.email, to.device_tokens, to.user_id, to.username, to.platform, to.locale),
         "schedule_at": message.schedule_at,
         "life": message.expires_at - (message.schedule_at or message.created_at),
         "on_unconfirmed": message.on_unconfirmed,

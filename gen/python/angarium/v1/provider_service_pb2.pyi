@@ -222,8 +222,8 @@ class ProviderType(_message.Message):
 
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it can do beyond sending: `receipts_polled` (it tells of delivery when asked), `receipts_pushed` (it calls
-        back), `look_up` (it can be asked whether it took a message), `deduplicates` (it takes a message of ours once),
+        """What it can do beyond sending: `status_polls` (it tells of delivery when asked), `receipts` (it calls back), `look_up`
+        (it can be asked whether it took a message), `deduplication` (it takes a message of ours once),
         `balance` (it tells its credit). More may be added.
         """
 

@@ -248,7 +248,7 @@ class GetRoutingRulesResponse(_message.Message):
     RULES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
-    """The revision of the tenant's whole set; empty while it never had a rule."""
+    """The revision of the tenant's whole set; `0` while it never had a rule."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoutingRule]:
         """In the order in which they are tried."""
