@@ -167,7 +167,7 @@ def _line(event: message_pb2.StatusEvent) -> str:
     words = [f"{event.sequence:>2}", event.event_time.ToDatetime().strftime("%H:%M:%S.%f")[:-3], f"{state:<11}", kind]
     if event.attempt:
         words.append(f"attempt {event.attempt} by {event.provider}")
-    if event.outcome:
+    if event.kind == message_pb2.StatusEvent.KIND_ATTEMPT_ENDED:
         words.append(message_pb2.Outcome.Name(event.outcome).removeprefix("OUTCOME_").lower())
     return " ".join(words) + (" (done)" if event.done else "")
 

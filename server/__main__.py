@@ -1,4 +1,4 @@
-"""`python -m server [serve | bootstrap | health | sandbox-upstream]`."""
+"""`python -m server [serve | bootstrap | health | rewrap | sandbox-upstream]`."""
 
 import argparse
 import sys
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("serve", help="serve until SIGTERM (the default)")
     commands.add_parser("bootstrap", help="make the first operator key on an empty database and print it once")
     commands.add_parser("health", help="exit 0 when the server of these settings is SERVING")
+    commands.add_parser("rewrap", help="wrap all tenants' keys by the first master key, so that the others may go")
     sandbox = commands.add_parser(
         "sandbox-upstream", help="an upstream on loopback that speaks real providers' formats"
     )
@@ -44,6 +45,9 @@ def _run(chosen: argparse.Namespace) -> int:
             return upstream.main(["--listen", chosen.listen])
         case "bootstrap":
             return uvloop.run(_bootstrap(Settings()))
+        case "rewrap":
+            print(f"{uvloop.run(app.rewrap(Settings()))} keys wrapped anew")
+            return 0
         case "health":
             return 0 if uvloop.run(probe(Settings().listen)) else 1
         case _:

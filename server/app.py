@@ -1,12 +1,10 @@
 """Puts the rooms together, starts them in order, stops them in the reverse one: the only file that knows them all."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
@@ -19,12 +17,15 @@ from server.providers.transport import Transport
 from server.settings import Settings
 from server.store.dialect import DatabaseInUse, UnsafeDatabase
 from server.store.store import Store, open_store
+from server.vault import keyfile
 from server.vault.identity import new_id
 from server.vault.ring import MasterKeyError, MasterKeys
 from server.vault.vault import Vault
 
 OPERATOR_KEY_FILE = "operator.key"
 MASTER_KEY_FILE = "master.key"
+DATABASE_WAIT_SECONDS = 15.0
+"""How long a start waits for a Postgres that is coming up itself."""
 
 _log = structlog.get_logger("app")
 
@@ -45,12 +46,12 @@ class Application:
 
     async def start(self) -> int:
         """Begin to dispatch and to serve; the port. Raises StartRefused where the address is taken."""
-        await self.dispatcher.start()
         try:
+            await self.dispatcher.start()
             return await self.server.start(self.settings.listen)
-        except RuntimeError as error:
+        except (RuntimeError, Unavailable) as error:
             await self.stop()
-            raise StartRefused(f"Cannot listen on {self.settings.listen}: {error}") from error
+            raise StartRefused(f"Cannot serve on {self.settings.listen}: {error}") from error
 
     async def stop(self) -> None:
         """NOT_SERVING, streams told, calls and hand-offs finished within `drain_seconds`, then the store closes."""
@@ -65,9 +66,13 @@ async def build(settings: Settings, *, store: Store | None = None, roster: Roste
     """Put a gateway together, ready to start. `store` and `roster` may be brought along; it closes them too."""
     roster = roster or Roster(Transport(allow_private=settings.allow_private_upstreams))
     store = store or await opened_store(settings)
+    try:
+        await hand_out_operator_key(settings, store)
+    except (OSError, Unavailable) as error:
+        await store.close()
+        raise StartRefused(f"The operator's key could not be written: {error}") from error
     roster.follow(store.configuration.snapshot)
     store.configuration.on_snapshot.append(roster.follow)
-    await hand_out_operator_key(settings, store)
     server = GrpcServer(store, roster, allow_private_upstreams=settings.allow_private_upstreams)
     return Application(settings, store, roster, Dispatcher(store, roster), server)
 
@@ -78,7 +83,13 @@ async def opened_store(settings: Settings) -> Store:
         settings.data_folder.mkdir(parents=True, exist_ok=True)
     try:
         vault = Vault(_master_keys(settings))
-        return await open_store(settings.database_url, boot_id=new_id(), vault=vault, provider_types=Roster.types())
+        return await open_store(
+            settings.database_url,
+            boot_id=new_id(),
+            vault=vault,
+            provider_types=Roster.types(),
+            wait_seconds=0.0 if settings.data_folder else DATABASE_WAIT_SECONDS,
+        )
     except (DatabaseInUse, UnsafeDatabase, MasterKeyError, Unavailable) as error:
         raise StartRefused(str(error)) from error
 
@@ -99,13 +110,7 @@ async def hand_out_operator_key(settings: Settings, store: Store) -> None:
     if settings.data_folder is None:
         return
     path = settings.data_folder / OPERATOR_KEY_FILE
-    await store.bootstrap(lambda secret: _write_private(path, secret))
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
+    await store.bootstrap(lambda secret: keyfile.replace(path, f"{secret}\n"))
 
 
 async def serve(settings: Settings) -> None:
@@ -127,6 +132,15 @@ async def bootstrap(settings: Settings, show: Callable[[str], None]) -> bool:
     store = await opened_store(settings)
     try:
         return await store.bootstrap(show)
+    finally:
+        await store.close()
+
+
+async def rewrap(settings: Settings) -> int:
+    """Wrap every tenant's key by the first master key of the ring; how many were wrapped by another."""
+    store = await opened_store(settings)
+    try:
+        return await store.keys.rewrap_all()
     finally:
         await store.close()
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from server.dispatch.insist import insist
 from server.dispatch.moment import Moment
 from server.model.accounts import HandOff
-from server.model.clock import SECOND, Micros
+from server.model.clock import MINUTE, SECOND, Micros
 from server.model.conclude import Decision
 from server.model.decide import Refused
 from server.model.enums import Channel, DueKind, FailureReason, MessageClass, Mode, Stop
-from server.model.facts import Opening, Postponed, Settled, Started, Stopped, Unplannable
+from server.model.facts import Fact, Opening, Postponed, Settled, Started, Stopped, Unplannable
 from server.model.messages import Attempt, Content
 from server.model.outcomes import Outcome, unavailable
 from server.model.phones import country_of
-from server.model.plan import Go, Nothing, Plan, Wait, plan
-from server.model.routing import Route, route_for
+from server.model.plan import Go, Nothing, Plan, Skip, Wait, plan
+from server.model.routing import route_for
 from server.model.segments import segments_of
 from server.model.work import Claim, SandboxCopy
 from server.providers.provider import Provider
@@ -29,7 +29,22 @@ from server.store.store import Store
 OTP_TIMEOUT_SECONDS = 4.0
 BEAT_STALE_SECONDS = 3.0
 UNKNOWN_ACCOUNT_PAUSE: Micros = SECOND
+TENANT_PAUSE: Micros = MINUTE
+"""How long a message of a tenant that is switched off, or not known here yet, waits before it is looked at again."""
 DESTINATIONS_AT_ONCE = 16
+
+Ruling = Decision | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class _HandOver:
+    """Everything that one hand-off of a claim needs."""
+
+    claim: Claim
+    content: Content
+    go: Go
+    provider: Provider
+    moment: Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +54,42 @@ class Delivery:
     store: Store
     roster: Roster
 
-    async def deliver(self, claim: Claim) -> Decision | Refused | None:
-        """Take one claim as far as it goes now; the decision that concluded it, None where the claim was given back."""
+    async def deliver(self, claim: Claim) -> bool:
+        """Take one claim as far as it goes now; whether a send of the message is due again."""
         moment = Moment.of(claim.now)
-        message = claim.case.message
         if not self._alive():
             await self.store.release([claim])
-            return None
-        if moment.now() >= message.expires_at:
-            return await insist(self.store, message.id, Stopped(Stop.EXPIRED))
+            return True
+        if moment.now() >= claim.case.message.expires_at:
+            return wakes(await self._state(claim, Stopped(Stop.EXPIRED)))
         if claim.content is None:
-            return await insist(self.store, message.id, Unplannable(claim.hold, FailureReason.NO_ROUTE))
-        return await self._act(claim, claim.content, self._plan(claim, claim.content, moment.now()), moment)
+            return wakes(await self._state(claim, Unplannable(claim.hold, FailureReason.NO_ROUTE)))
+        return await self._act(claim, claim.content, await self._chosen(claim, claim.content, moment), moment)
+
+    async def _state(self, claim: Claim, fact: Fact, copy: SandboxCopy | None = None) -> Ruling:
+        return await insist(self.store, claim.case.message.id, fact, copy)
 
     def _alive(self) -> bool:
         return time.monotonic() - self.store.beating <= BEAT_STALE_SECONDS
+
+    async def _chosen(self, claim: Claim, content: Content, moment: Moment) -> Plan:
+        """The plan. That nothing is left is concluded only from what is configured now.
+
+        What another process accepted a moment ago may need an account that this one's snapshot lacks still.
+        """
+        chosen = self._plan(claim, content, moment.now())
+        if not isinstance(chosen, Nothing):
+            return chosen
+        await self.store.configuration.refresh_if_changed()
+        return self._plan(claim, content, moment.now())
 
     def _plan(self, claim: Claim, content: Content, now: Micros) -> Plan:
         snapshot = self.store.configuration.snapshot
         message = claim.case.message
         tenant = snapshot.tenants.get(message.tenant_id)
-        if tenant is None:
-            return Nothing(FailureReason.NO_ROUTE)
-        route: Route = route_for(
+        if tenant is None or not tenant.is_active:
+            return Wait(now + TENANT_PAUSE, Skip.INACTIVE)
+        route = route_for(
             snapshot.rules.get(message.tenant_id, ()),
             snapshot.accounts.get(message.tenant_id, ()),
             message.intent,
@@ -70,68 +98,66 @@ class Delivery:
         )
         return plan(claim.case, content, route, tenant.mode, self.roster.health(now), now)
 
-    async def _act(self, claim: Claim, content: Content, chosen: Plan, moment: Moment) -> Decision | Refused:
-        message_id = claim.case.message.id
+    async def _act(self, claim: Claim, content: Content, chosen: Plan, moment: Moment) -> bool:
         match chosen:
             case Wait(until):
-                return await insist(self.store, message_id, Postponed(claim.hold, until))
+                return wakes(await self._state(claim, Postponed(claim.hold, until)))
             case Nothing(reason):
-                return await insist(self.store, message_id, Unplannable(claim.hold, reason))
+                return wakes(await self._state(claim, Unplannable(claim.hold, reason)))
             case Go(hop):
                 provider = self.roster.provider(hop.account.uid)
                 if provider is None:
                     until = moment.now() + UNKNOWN_ACCOUNT_PAUSE
-                    return await insist(self.store, message_id, Postponed(claim.hold, until))
-                return await self._hand_off(claim, content, chosen, provider, moment)
+                    return wakes(await self._state(claim, Postponed(claim.hold, until)))
+                return await self._hand_over(_HandOver(claim, content, chosen, provider, moment))
 
-    async def _hand_off(
-        self, claim: Claim, content: Content, go: Go, provider: Provider, moment: Moment
-    ) -> Decision | Refused:
-        started = await insist(
-            self.store, claim.case.message.id, Started(claim.hold, _openings(claim, content, go, moment))
-        )
+    async def _hand_over(self, over: _HandOver) -> bool:
+        """Commit the intent, then send to every destination; one that fails unexpectedly holds up no other."""
+        self._count(over)
+        started = await self._state(over.claim, Started(over.claim.hold, _openings(over)))
         if isinstance(started, Refused):
-            if started.why == "EXPIRED":
-                return await insist(self.store, claim.case.message.id, Stopped(Stop.EXPIRED))
-            return started
+            expired = started.why == "EXPIRED"
+            return wakes(await self._state(over.claim, Stopped(Stop.EXPIRED)) if expired else started)
         gate = asyncio.Semaphore(DESTINATIONS_AT_ONCE)
-        journeys = [self._journey(claim, content, go, provider, moment, a, gate) for a in started.attempts]
-        concluded = await asyncio.gather(*journeys)
-        return concluded[-1]
+        journeys = (self._journey(over, attempt, gate) for attempt in started.attempts)
+        ended = await asyncio.gather(*journeys, return_exceptions=True)
+        again = False
+        for ruling in ended:
+            if isinstance(ruling, BaseException):
+                raise ruling
+            again |= wakes(ruling)
+        return again
 
-    async def _journey(
-        self,
-        claim: Claim,
-        content: Content,
-        go: Go,
-        provider: Provider,
-        moment: Moment,
-        attempt: Attempt,
-        gate: asyncio.Semaphore,
-    ) -> Decision | Refused:
+    def _count(self, over: _HandOver) -> None:
+        """Count what is about to go before anything is awaited: who plans next finds budget and probe spent."""
+        hop = over.go.hop
+        for destination in over.go.destinations:
+            country = _country(hop.channel, over.content.recipient.addresses(hop.channel)[destination])
+            self.roster.started(hop.account.uid, hop.channel, country, over.moment.now(), repeat=over.go.repeat)
+
+    async def _journey(self, over: _HandOver, attempt: Attempt, gate: asyncio.Semaphore) -> Ruling:
         """One attempt: send and settle. The last look at clock and beat comes after the intent is committed."""
-        hand_off = _hand_off_of(claim, content, go, attempt, moment.now())
+        hand_off = _hand_off_of(over, attempt)
         uid, channel, country = attempt.account_uid, attempt.channel, _country(attempt.channel, hand_off.destination)
         async with gate:
-            outcome = self._held_back(claim, moment.now())
+            outcome = self._held_back(over)
             if outcome is None:
-                self.roster.started(uid, channel, country, moment.now(), repeat=go.repeat)
-                outcome = await provider.send(hand_off)
-                self.roster.note(uid, channel, country, outcome, moment.now(), sender=hand_off.sender)
-        copy = self._copy(claim, attempt, hand_off)
-        settled = Settled(claim.hold, attempt.number, outcome, jitter=random.random())  # noqa: S311 - jitter, no secret
-        return await insist(self.store, claim.case.message.id, settled, copy)
+                outcome = await over.provider.send(hand_off)
+                self.roster.note(uid, channel, country, outcome, over.moment.now(), sender=hand_off.sender)
+        jitter = random.random()  # noqa: S311 - jitter, no secret
+        settled = Settled(over.claim.hold, attempt.number, outcome, jitter)
+        return await self._state(over.claim, settled, self._copy(over, attempt, hand_off))
 
-    def _held_back(self, claim: Claim, now: Micros) -> Outcome | None:
+    def _held_back(self, over: _HandOver) -> Outcome | None:
         """Why nothing may leave any more although the intent is committed; this is no fault of the provider's."""
-        if now >= claim.case.message.expires_at:
+        if over.moment.now() >= over.claim.case.message.expires_at:
             return unavailable("EXPIRED", "Its time was over before it could be handed off.")
         if not self._alive():
             return unavailable("NO_BEAT", "This process could not reach its database and handed nothing off.")
         return None
 
-    def _copy(self, claim: Claim, attempt: Attempt, hand_off: HandOff) -> SandboxCopy | None:
-        tenant = self.store.configuration.snapshot.tenants.get(claim.case.message.tenant_id)
+    def _copy(self, over: _HandOver, attempt: Attempt, hand_off: HandOff) -> SandboxCopy | None:
+        tenant = self.store.configuration.snapshot.tenants.get(over.claim.case.message.tenant_id)
         if tenant is None or tenant.mode != Mode.SANDBOX:
             return None
         return SandboxCopy(
@@ -144,32 +170,32 @@ class Delivery:
         )
 
 
-def wakes(decision: Decision | Refused | None) -> bool:
+def wakes(ruling: Ruling) -> bool:
     """Whether a decision left a send that a lane may take up."""
-    if not isinstance(decision, Decision):
+    if isinstance(ruling, Refused):
         return False
-    due = decision.message.due
+    due = ruling.message.due
     return due is not None and due.kind == DueKind.SEND and not due.worker
 
 
-def _openings(claim: Claim, content: Content, go: Go, moment: Moment) -> tuple[Opening, ...]:
-    account, channel = go.hop.account, go.hop.channel
-    segments = segments_of(content.text) if channel == Channel.SMS else 0
-    deadline = moment.now() + int(_timeout_seconds(claim, go) * SECOND)
+def _openings(over: _HandOver) -> tuple[Opening, ...]:
+    account, channel = over.go.hop.account, over.go.hop.channel
+    segments = segments_of(over.content.text) if channel == Channel.SMS else 0
+    deadline = over.moment.now() + int(_timeout_seconds(over) * SECOND)
     return tuple(
         Opening(
-            step=go.hop.step,
+            step=over.go.hop.step,
             channel=channel,
             account=account.name,
             account_uid=account.uid,
             destination=destination,
-            provider_key=_provider_key(claim.case.attempts, account.uid, destination),
+            provider_key=_provider_key(over.claim.case.attempts, account.uid, destination),
             deadline=deadline,
             follow=account.follow,
-            behind=go.behind,
+            behind=over.go.behind,
             segments=segments,
         )
-        for destination in go.destinations
+        for destination in over.go.destinations
     )
 
 
@@ -179,24 +205,24 @@ def _provider_key(attempts: Sequence[Attempt], account_uid: str, destination: in
     return next(same, 0) or secrets.randbelow(2**63 - 1) + 1
 
 
-def _timeout_seconds(claim: Claim, go: Go) -> float:
-    timeout = go.hop.account.timeout_seconds
-    return min(timeout, OTP_TIMEOUT_SECONDS) if claim.case.message.message_class == MessageClass.OTP else timeout
+def _timeout_seconds(over: _HandOver) -> float:
+    timeout = over.go.hop.account.timeout_seconds
+    return min(timeout, OTP_TIMEOUT_SECONDS) if over.claim.case.message.message_class == MessageClass.OTP else timeout
 
 
-def _hand_off_of(claim: Claim, content: Content, go: Go, attempt: Attempt, now: Micros) -> HandOff:
-    message = claim.case.message
+def _hand_off_of(over: _HandOver, attempt: Attempt) -> HandOff:
+    message = over.claim.case.message
     return HandOff(
         tracking_id=message.id,
         attempt=attempt.number,
         channel=attempt.channel,
         message_class=message.message_class,
-        destination=content.recipient.addresses(attempt.channel)[attempt.destination],
-        text=content.text,
-        sender=content.sender or go.hop.sender,
+        destination=over.content.recipient.addresses(attempt.channel)[attempt.destination],
+        text=over.content.text,
+        sender=over.content.sender or over.go.hop.sender,
         provider_key=attempt.provider_key,
-        valid_micros=message.expires_at - now,
-        timeout_seconds=_timeout_seconds(claim, go),
+        valid_micros=message.expires_at - over.moment.now(),
+        timeout_seconds=_timeout_seconds(over),
         reference=message.reference,
     )
 

@@ -4,16 +4,14 @@ import asyncio
 
 import structlog
 
-from server.dispatch.delivery import Delivery, wakes
-from server.model.clock import SECOND
-from server.model.conclude import Decision
+from server.dispatch.delivery import Delivery
+from server.dispatch.pace import ERROR_PAUSE_SECONDS, IDLE_POLL_SECONDS, pause_seconds
 from server.model.enums import DueKind, MessageClass
+from server.model.faults import trail_of
+from server.model.messages import Hold
 from server.model.work import Claim
 from server.store.store import Store
 
-IDLE_POLL_SECONDS = 0.25
-LEAST_PAUSE_SECONDS = 0.02
-ERROR_PAUSE_SECONDS = 1.0
 SENDS = frozenset({DueKind.SEND})
 
 _log = structlog.get_logger("dispatch")
@@ -24,11 +22,11 @@ class Lane:
 
     def __init__(self, store: Store, delivery: Delivery, message_class: MessageClass, width: int) -> None:
         self.message_class = message_class
+        self.in_hand: set[tuple[str, Hold]] = set()
         self._store = store
         self._delivery = delivery
         self._width = width
         self._running: set[asyncio.Task[None]] = set()
-        self.in_hand: set[str] = set()
         self._wake = asyncio.Event()
         self._idle = False
         self._draining = False
@@ -43,9 +41,10 @@ class Lane:
         self._wake.set()
 
     def take(self, claim: Claim) -> None:
-        """Begin with a message that was assigned to this process as it was accepted."""
-        self.in_hand.add(claim.case.message.id)
-        task = asyncio.create_task(self._carry(claim), name=f"deliver {claim.case.message.id}")
+        """Begin with a message that is this process's; while draining it goes back untouched."""
+        work = self._give_back(claim) if self._draining else self._carry(claim)
+        self.in_hand.add((claim.case.message.id, claim.hold))
+        task = asyncio.create_task(work, name=f"deliver {claim.case.message.id}")
         self._running.add(task)
         task.add_done_callback(self._finished)
 
@@ -55,17 +54,26 @@ class Lane:
             self._wake.clear()
             try:
                 await self._turn()
-            except Exception:  # noqa: BLE001 - the outermost loop of this task: it must outlive whatever a turn meets
-                _log.exception("lane_turn_failed", message_class=self.message_class)
-                await asyncio.sleep(ERROR_PAUSE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - the outermost loop of this task: it must outlive a turn
+                _log.error("a turn of the lane failed", message_class=self.message_class, trail=trail_of(error))
+                await self._wait(ERROR_PAUSE_SECONDS)
 
-    async def drain(self) -> None:
-        """Take up nothing more, and wait for what is on its way."""
+    def drain(self) -> None:
+        """Take up nothing more."""
         self._draining = True
         self._store.offer(self.message_class, 0)
         self._wake.set()
+
+    async def finish(self) -> None:
+        """Wait for what is on its way."""
         while self._running:
             await asyncio.wait(self._running)
+
+    async def abandon(self) -> None:
+        """End what is on its way where it stands; whoever takes it up next treats it as a dead worker's."""
+        for task in self._running:
+            task.cancel()
+        await self.finish()
 
     async def _turn(self) -> None:
         if self.free <= 0:
@@ -80,11 +88,7 @@ class Lane:
         if len(claims) < room and not self._draining:
             self._idle = True
             self._store.offer(self.message_class, self.free)
-            await self._wait(await self._pause_seconds())
-
-    async def _pause_seconds(self) -> float:
-        wait = await self._store.next_due(self.message_class, SENDS)
-        return IDLE_POLL_SECONDS if wait is None else min(max(wait / SECOND, LEAST_PAUSE_SECONDS), IDLE_POLL_SECONDS)
+            await self._wait(pause_seconds(await self._store.next_due(self.message_class, SENDS)))
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -95,18 +99,28 @@ class Lane:
 
     async def _carry(self, claim: Claim) -> None:
         try:
-            concluded = await self._delivery.deliver(claim)
-        except Exception:  # noqa: BLE001 - the outermost frame of this task: the row stays held, and is found as a stray
-            _log.exception("delivery_failed", tracking_id=claim.case.message.id)
+            again = await self._delivery.deliver(claim)
+        except Exception as error:  # noqa: BLE001 - the outermost frame of this task: the row is found as a stray
+            _log.error("a delivery failed", tracking_id=claim.case.message.id, trail=trail_of(error))
             return
         finally:
-            self.in_hand.discard(claim.case.message.id)
-        if isinstance(concluded, Decision) and wakes(concluded):
+            self.in_hand.discard((claim.case.message.id, claim.hold))
+        if again:
             self._wake.set()
+
+    async def _give_back(self, claim: Claim) -> None:
+        try:
+            await self._store.release([claim])
+        except Exception as error:  # noqa: BLE001 - the outermost frame of this task: the next start finds the row
+            _log.error("a claim was not given back", tracking_id=claim.case.message.id, trail=trail_of(error))
+        finally:
+            self.in_hand.discard((claim.case.message.id, claim.hold))
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if self._idle and not self._draining:
+        if self._draining:
+            return
+        if self._idle:
             self._store.offer(self.message_class, self.free)
         elif not self._running or self.free == 1:
             self._wake.set()

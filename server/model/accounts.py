@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from server.model.clock import Micros
 from server.model.enums import Channel, MessageClass
@@ -37,7 +38,6 @@ class ProviderType:
     capabilities: tuple[str, ...] = ()
     documentation_url: str = ""
     default_base_url: str = ""
-    text_length_max: int = 1600
     in_process: bool = False
     """Nothing leaves the process: allowed to a SANDBOX tenant as it is."""
 
@@ -66,11 +66,16 @@ class Account:
     secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     follow: Follow = Follow()
     in_process: bool = False
+    default_base_url: str = ""
 
     @property
     def safe_for_sandbox(self) -> bool:
         """Whether a SANDBOX tenant may use it: nothing of it reaches the provider's own address."""
-        return self.in_process or bool(self.base_url)
+        return self.in_process or (bool(self.base_url) and _host(self.base_url) != _host(self.default_base_url))
+
+
+def _host(url: str) -> str:
+    return (urlsplit(url).hostname or "").rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from server.model.outcomes import (
     failure_of,
     kind_of,
 )
-from server.model.policy import POISON_CLAIMS
+from server.model.policy import LOOK_UP_MARGIN, POISON_CLAIMS
 from server.model.states import FINAL
 from server.model.verdict import follow_up, give_up_windows, resend_at
 
@@ -79,7 +79,11 @@ def may_be_stopped(case: Case) -> bool:
     due = case.message.due
     if due is not None and due.kind == DueKind.SEND:
         return True
-    return any(a.in_flight or a.ambiguous or (a.accepted and a.behind.steps) for a in case.attempts)
+    return any(a.in_flight or _may_be_repeated(a) or (a.accepted and a.behind.steps) for a in case.attempts)
+
+
+def _may_be_repeated(attempt: Attempt) -> bool:
+    return attempt.ambiguous and (not attempt.given_up or attempt.follow.looks_up)
 
 
 def _start(case: Case, fact: Started, now: Micros) -> Decision | Refused:
@@ -96,11 +100,22 @@ def _start(case: Case, fact: Started, now: Micros) -> Decision | Refused:
         return Refused("STOPPED")
     if now >= message.expires_at:
         return Refused("EXPIRED")
+    if any(_awaits(case, opening) for opening in fact.openings):
+        # It has been heard of since the plan was made: nothing is handed off, what is known is followed.
+        return conclude(case, (), follow_up(message, case.attempts, now), [Told()], now)
     opened = tuple(_open(o, message.attempt_count + n, fact.hold.epoch, now) for n, o in enumerate(fact.openings, 1))
     deadline = max(a.deadline for a in opened)
     due = replace(message.due, kind=DueKind.SEND, at=deadline, claims=0)
     told = [Told(EventKind.ATTEMPT_STARTED, attempt) for attempt in opened]
     return conclude(case, opened, due, told, now)
+
+
+def _awaits(case: Case, opening: Opening) -> bool:
+    return any(
+        a.may_arrive and not (a.ambiguous and a.given_up)
+        for a in case.attempts
+        if (a.step, a.destination) == (opening.step, opening.destination)
+    )
 
 
 def _open(opening: Opening, number: int, epoch: int, now: Micros) -> Attempt:
@@ -178,6 +193,9 @@ def _look_up(case: Case, fact: LookedUp, now: Micros) -> Decision | Refused:
     match fact.result:
         case Found(provider_message_id):
             outcome: Outcome = Accepted(provider_message_id)
+        case NeverRegistered() if now < attempt.deadline + LOOK_UP_MARGIN:
+            # The request may be on its way still: what was not there yet may be there in a moment.
+            return Refused("SAME")
         case NeverRegistered():
             outcome = Unavailable(_NEVER_REGISTERED)
         case NoAnswer():

@@ -38,7 +38,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The outcome of a hand-off. `receipts` came before it and waited in the receipt inbox."""
+    """The outcome of a hand-off. `receipts` are reports that came before it."""
 
     hold: Hold
     number: int

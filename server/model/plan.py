@@ -83,7 +83,8 @@ def plan(case: Case, content: Content, route: Route, mode: Mode, health: Health,
     """
     if any(a.refusal == Refusal.REQUEST for a in case.attempts):
         return Nothing(FailureReason.REQUEST_REFUSED)
-    weighed = [_weigh(case, content, hop, n, mode, health, now) for n, hop in enumerate(route.hops)]
+    hops = _without_others(case, content, route.hops, mode)
+    weighed = [_weigh(case, content, hop, n, mode, health, now) for n, hop in enumerate(hops)]
     usable = sorted((w for w in weighed if isinstance(w, _Usable)), key=lambda w: w.order)
     open_now = [w for w in usable if not w.closed_until]
     if not usable:
@@ -95,6 +96,22 @@ def plan(case: Case, content: Content, route: Route, mode: Mode, health: Health,
         return _go(passable[0], usable)
     soonest = min(usable, key=lambda w: w.closed_until)
     return Wait(soonest.closed_until, soonest.cause)
+
+
+def _without_others(case: Case, content: Content, hops: Sequence[Hop], mode: Mode) -> Sequence[Hop]:
+    """Of a step without fallback one account is left: the one that was tried, else the first that may be."""
+    sole = [hop for hop in hops if hop.sole]
+    if not sole:
+        return hops
+    tried = {a.account_uid for a in case.attempts if a.step == sole[0].step}
+    fit = (hop for hop in sole if _fits(hop, content, mode) and (not tried or hop.account.uid in tried))
+    chosen = next(fit, sole[0])
+    return [hop for hop in hops if not hop.sole or hop is chosen]
+
+
+def _fits(hop: Hop, content: Content, mode: Mode) -> bool:
+    reachable = bool(content.recipient.addresses(hop.channel))
+    return reachable and _barred(hop, content.sender or hop.sender, mode) is None
 
 
 def _go(chosen: _Usable, usable: Sequence[_Usable]) -> Go:

@@ -44,6 +44,8 @@ _WINDOWS = {MessageClass.OTP: 3 * SECOND, MessageClass.TRANSACTIONAL: MINUTE, Me
 _PUSH_WINDOW: Micros = 5 * SECOND
 _EMAIL_WINDOW: Micros = MINUTE
 LOOK_UP_EVERY: Micros = SECOND
+LOOK_UP_MARGIN: Micros = SECOND
+"""So long after a hand-off's deadline its request can no longer be on its way: then "never registered" is proof."""
 
 _RECEIPT_TIMEOUTS = {
     Channel.SMS: 72 * HOUR,

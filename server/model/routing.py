@@ -41,6 +41,8 @@ class Hop:
     channel: Channel
     account: Account
     sender: str = ""
+    sole: bool = False
+    """Its step has no fallback: one account of the step is tried, and no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,8 @@ def _hops(
     named = {account.name: account for account in accounts}
     chosen = [named[name] for name in step.providers if name in named] or _all_active(step, accounts)
     pairs = [(account, _channel_of(account, channel, recipient)) for account in chosen]
-    hops = [Hop(number, found, account, step.sender) for account, found in pairs if found is not None]
-    return hops if step.fallback else [hop for hop in hops if hop.account.is_active and hop.account.configured][:1]
+    sole = not step.fallback
+    return [Hop(number, found, account, step.sender, sole) for account, found in pairs if found is not None]
 
 
 def _all_active(step: Step, accounts: Sequence[Account]) -> list[Account]:

@@ -59,7 +59,6 @@ TYPE = ProviderType(
     capabilities=("deduplication", "look_up", "status_polls", "balance"),
     documentation_url="https://kavenegar.com/rest.html",
     default_base_url="https://api.kavenegar.com",
-    text_length_max=TEXT_CHARS_MAX,
 )
 
 OK = 200

@@ -144,6 +144,7 @@ def account_of(row: ProviderAccount, secrets: Mapping[str, str], kind: ProviderT
         secrets=secrets,
         follow=kind.follow if kind else Follow(),
         in_process=kind.in_process if kind else False,
+        default_base_url=kind.default_base_url if kind else "",
     )
 
 

@@ -98,7 +98,7 @@ def attempt_of(row: Row) -> Attempt:
 
 
 def _follow_text(follow: Follow) -> str:
-    return dump((follow.polls, follow.looks_up, follow.pushes, follow.keeps_seconds))
+    return dump((follow.polls, follow.looks_up, follow.pushes, follow.keeps_seconds, follow.looks_up_seconds))
 
 
 def _behind_text(behind: Behind) -> str:

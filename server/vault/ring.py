@@ -2,13 +2,14 @@
 
 import base64
 import binascii
-import os
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+
+from server.vault import keyfile
 
 KEY_LENGTH = 32
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -44,7 +45,7 @@ class MasterKeys:
         Raises MasterKeyError for a file that others may read or that holds no ring, OSError where it can not be made.
         """
         if not path.exists():
-            _create(path, f"m1:{base64.b64encode(secrets.token_bytes(KEY_LENGTH)).decode()}\n")
+            keyfile.create(path, f"m1:{base64.b64encode(secrets.token_bytes(KEY_LENGTH)).decode()}\n")
         if path.stat().st_mode & _OTHERS_MAY_READ:
             raise MasterKeyError(f"{path} must be readable by its owner alone: chmod 600 {path}")
         return cls.parse(path.read_text("ascii", errors="replace"))
@@ -61,28 +62,3 @@ def _entry(entry: str) -> tuple[str, bytes]:
     if len(key) != KEY_LENGTH:
         raise MasterKeyError(f"master key {name!r} has {len(key)} bytes, {KEY_LENGTH} are needed")
     return name, key
-
-
-def _create(path: Path, text: str) -> None:
-    """Writes the whole file or nothing; whoever comes second leaves the first one's file alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

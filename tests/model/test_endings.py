@@ -176,7 +176,10 @@ def test_the_class_decides_when_nobody_knows(
 
 
 def test_a_window_is_asked_about_each_second() -> None:
-    """An unknown hand-off is looked up at once, then each second; proof that it was never taken sends again at once."""
+    """An unknown hand-off is looked up at once, then each second; proof that it was never taken sends again at once.
+
+    It is no proof while the request may still be on its way: until a second after the hand-off's own deadline.
+    """
     life = settle(started(follow=Follow(looks_up=True), behind=left(candidates=1)), ambiguous())
     assert life.due is not None
     assert (life.due.kind, life.due.at) == (DueKind.LOOK_UP, life.now)
@@ -184,6 +187,10 @@ def test_a_window_is_asked_about_each_second() -> None:
     assert isinstance(life.tell(LookedUp(hold, 1, NoAnswer())), Refused)
     life.tell(Followed(hold))
     assert (life.due.kind, life.due.at) == (DueKind.LOOK_UP, life.now + SECOND)
+    early = life.claim()
+    assert isinstance(life.tell(LookedUp(early, 1, NeverRegistered())), Refused)
+    life.tell(Followed(early))
+    life.now += 9 * SECOND
     life.tell(LookedUp(life.claim(), 1, NeverRegistered()))
     assert (life.message.state, life.kind) == (State.SENDING, DueKind.SEND)
 

@@ -346,3 +346,16 @@ def test_a_message_does_not_fail_while_an_untried_account_is_closed() -> None:
     life.tell(Started(hold, (opening_of(found.hop.account.name, behind=found.behind),)))
     life.tell(Settled(hold, 1, misconfigured(Fault.FUNDS)))
     assert (life.message.provider, life.message.state, life.kind) == ("b", State.SENDING, DueKind.SEND)
+
+
+def test_without_fallback_one_account_is_all() -> None:
+    """Of a step without fallback the first account that may be used is tried, with repeats, and no other ever."""
+    hops = [replace(each, sole=True) for each in route_of("abc").hops]
+    off = replace(hops[0], account=replace(hops[0].account, is_active=False))
+    route = Route("r", (off, *hops[1:]))
+    first = planned(route)
+    assert isinstance(first, Go)
+    assert (first.hop.account.name, first.behind.candidates) == ("b", 0)
+    assert chosen(planned(route, tried("b"))) == ("b", 1)
+    refused = replace(tried("b", OutcomeKind.REJECTED), refusal=Refusal.CONTENT)
+    assert isinstance(planned(route, refused), Nothing)

@@ -69,11 +69,12 @@ def test_a_step_without_a_channel_takes_the_one_that_reaches_the_person() -> Non
     assert found == [["1 SMS a"], ["1 EMAIL a"]]
 
 
-def test_a_step_without_fallback_is_one_provider_and_the_last() -> None:
-    """Without fallback the step's first usable provider alone is tried, and no later step."""
+def test_a_step_without_fallback_is_the_last() -> None:
+    """Without fallback no later step is taken, and the plan is told that one account of the step is all."""
     rule = Rule("r", steps=(Step(Channel.SMS, ("a", "b", "c"), fallback=False), Step(Channel.EMAIL, ("m",))))
     route = routed(account("a", is_active=False), account("b"), account("c"), account("m", EMAIL), rules=(rule,))
-    assert told(route) == ["1 SMS b"]
+    assert told(route) == ["1 SMS a", "1 SMS b", "1 SMS c"]
+    assert all(hop.sole for hop in route.hops)
 
 
 def test_a_step_that_nobody_serves_is_passed_over() -> None:

@@ -133,7 +133,7 @@ rejected     -unknown       -unknown        FAILED.              -stale         
 ambiguous    -unknown       -unknown        UNCONFIRMED:look_up  -stale          -stale              -stale
 worker_lost  ACCEPTED:send  SCHEDULED:send  UNCONFIRMED:look_up  SENDING:send    SENT:poll           UNCONFIRMED:look_up
 found        -unknown       -unknown        -same                -same           -same               SENT:poll
-never        -unknown       -unknown        -same                -same           -same               SENDING:send
+never        -unknown       -unknown        -same                -same           -same               -same
 no_answer    -unknown       -unknown        -same                -same           -same               -same
 delivered    -unknown       -unknown        DELIVERED.           DELIVERED.      DELIVERED.          DELIVERED.
 undelivered  -unknown       -unknown        SENDING:send         SENDING:send    UNDELIVERED.        UNDELIVERED.
