@@ -23,8 +23,11 @@ from server.store.store import Store
 
 FOLLOWS = frozenset({DueKind.TIMER, DueKind.LOOK_UP, DueKind.POLL})
 BATCH_MAX = 500
-ASK_SECONDS = 8.0
-"""An account that does not answer for so long has told nothing; it is asked again when its messages are due again."""
+ASK_SECONDS = {MessageClass.OTP: 2.0, MessageClass.TRANSACTIONAL: 8.0, MessageClass.BULK: 8.0}
+"""An account that does not answer for so long has told nothing; it is asked again when its messages are due again.
+
+Short for OTP: no look-up may hold up the window after which the next provider gets its turn.
+"""
 
 Asked = tuple[Claim, Attempt]
 
@@ -49,8 +52,8 @@ class _Question:
 class Follower:
     """Claims what is due of one class and asks each account once for all of its messages.
 
-    Accounts are asked side by side, and one that is still being asked is not asked again: its messages wait for their
-    next turn, so that no account holds up the timers and receipts of another.
+    Accounts are asked side by side, so that none holds up the timers and receipts of another. What falls due while its
+    account is being asked is held for the next question: put back, it would lose its turn, and its pauses grow.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Follower:
         self._roster = roster
         self._wake = wake
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, _Question] = {}
         self._draining = False
 
     async def run(self) -> None:
@@ -87,42 +91,58 @@ class Follower:
 
     async def abandon(self) -> None:
         """Ask no more; the rows go back when this process is seen to be gone."""
+        self._waiting.clear()
         for task in self._asking.values():
             task.cancel()
         await self.finish()
 
     async def _follow(self, claims: Sequence[Claim]) -> None:
-        """Ask for each claim one account that is free; where there are several, another at each turn."""
+        """Ask for each claim one account, a free one if there is any; where there are several, another at each turn."""
         self.in_hand |= {(claim.case.message.id, claim.hold) for claim in claims}
         questions: defaultdict[str, _Question] = defaultdict(_Question)
         idle: list[Claim] = []
         for claim in claims:
-            uids = self._askable(claim)
-            if uids:
-                questions[uids[claim.hold.epoch % len(uids)]].add(claim)
-            else:
+            uid = self._account_for(claim)
+            if uid is None:
                 idle.append(claim)
+            elif uid in self._asking:
+                self._waiting.setdefault(uid, _Question()).add(claim)
+            else:
+                questions[uid].add(claim)
         for uid, question in questions.items():
             self._ask(uid, question)
         await self._put_back(idle)
 
-    def _askable(self, claim: Claim) -> list[str]:
-        """The accounts that may know more of a message and are not being asked now."""
-        uids = dict.fromkeys(a.account_uid for a in claim.case.attempts if _polls(a) or a.may_look_up(claim.now))
-        return [uid for uid in uids if uid not in self._asking and self._roster.provider(uid) is not None]
+    def _account_for(self, claim: Claim) -> str | None:
+        """An account that may know more of a message and has room for a question; None where there is none."""
+        attempts = claim.case.attempts
+        uids = dict.fromkeys(a.account_uid for a in attempts if _polls(a) or a.may_look_up(claim.now))
+        known = [uid for uid in uids if self._roster.provider(uid) is not None and not self._is_full(uid)]
+        ready = [uid for uid in known if uid not in self._asking] or known
+        return ready[claim.hold.epoch % len(ready)] if ready else None
+
+    def _is_full(self, uid: str) -> bool:
+        return uid in self._waiting and len(self._waiting[uid].claims) >= BATCH_MAX
 
     def _ask(self, uid: str, question: _Question) -> None:
         task = asyncio.create_task(self._hear(uid, question), name=f"ask {uid}")
         self._asking[uid] = task
-        task.add_done_callback(lambda _: self._asking.pop(uid, None))
+        task.add_done_callback(lambda _: self._asked(uid))
+
+    def _asked(self, uid: str) -> None:
+        """Ask the account of what has come meanwhile."""
+        del self._asking[uid]
+        question = self._waiting.pop(uid, None)
+        if question is not None:
+            self._ask(uid, question)
 
     async def _hear(self, uid: str, question: _Question) -> None:
         """Ask, state what is told, and put the messages back; whatever goes wrong, they are put back."""
         polls, look_ups = question.of(uid)
         try:
             provider = self._roster.provider(uid)
-            if provider is not None:
-                async with asyncio.timeout(ASK_SECONDS):
+            if provider is not None and not self._draining:
+                async with asyncio.timeout(ASK_SECONDS[self.message_class]):
                     told = await asyncio.gather(_statuses(provider, polls), _found(provider, look_ups))
                 await self._tell(polls, look_ups, *told)
         except TimeoutError:
@@ -139,13 +159,14 @@ class Follower:
         found: Mapping[int, LookUp],
     ) -> None:
         by_id = {attempt.provider_message_id: (claim, attempt) for claim, attempt in polls}
-        for provider_message_id, receipt in reports:
-            claim, attempt = by_id.get(provider_message_id, (None, None))
-            if claim is not None and attempt is not None:
-                await self._state(claim, Receipted(attempt.number, receipt))
+        facts: list[tuple[Claim, Fact]] = [
+            (by_id[name][0], Receipted(by_id[name][1].number, receipt)) for name, receipt in reports if name in by_id
+        ]
         for claim, attempt in (asked for asked in look_ups if asked[1].provider_key in found):
             jitter = random.random()  # noqa: S311 - jitter, no secret
-            await self._state(claim, LookedUp(claim.hold, attempt.number, found[attempt.provider_key], jitter))
+            facts.append((claim, LookedUp(claim.hold, attempt.number, found[attempt.provider_key], jitter)))
+        # Side by side, they share commits; the facts of one message are applied in this order all the same.
+        await asyncio.gather(*(self._state(claim, fact) for claim, fact in facts))
 
     async def _put_back(self, claims: Sequence[Claim]) -> None:
         await asyncio.gather(*(self._state(claim, Followed(claim.hold)) for claim in claims))
