@@ -6,20 +6,17 @@ from importlib.metadata import version
 from angarium.v1 import access_service_pb2 as wire
 from angarium.v1.access_service_pb2_grpc import AccessServiceServicer
 
-from server.api.caller import Caller, current_call
+from server.api.caller import current_call
 from server.api.convert import access as convert
-from server.api.convert.checks import CAPTION_CHARS_MAX, ID_CHARS_MAX, PAGE_SIZE_MAX, Checks
+from server.api.convert.checks import CAPTION_CHARS_MAX, ID_CHARS_MAX, Checks
 from server.api.limits import LIMITS
 from server.api.pages import listing_of
 from server.api.tokens import page_token, read_page_token
 from server.model.enums import Scope
-from server.model.tables import ApiKey
 from server.store.store import Store
 from server.vault import api_keys
 
 SERVER_VERSION = version("angarium")
-KEYS_MAX = 10_000
-"""Of one tenant, revoked ones too: so many are listed."""
 
 
 class Access(AccessServiceServicer):
@@ -33,7 +30,7 @@ class Access(AccessServiceServicer):
         return wire.WhoAmIResponse(
             tenant=convert.tenant(await self._access.tenant(caller.tenant_id)),
             client=convert.client(await self._access.client(caller.tenant_id, caller.client_id)),
-            api_key=convert.api_key(await self._key_of(caller)),
+            api_key=convert.api_key(await self._access.api_key(caller.tenant_id, caller.key_id)),
             server_version=SERVER_VERSION,
             limits=LIMITS,
         )
@@ -102,20 +99,16 @@ class Access(AccessServiceServicer):
         checks.settle()
         listing = listing_of("ListApiKeys", request)
         after = read_page_token(call.vault, listing, request.page_token)
-        rows = await self._access.list_api_keys(call.tenant_id, request.client_id, limit=KEYS_MAX)
-        behind = (int(after[0]), after[1]) if after else None
-        left = [row for row in sorted(rows, key=_age, reverse=True) if behind is None or _age(row) < behind]
-        token = (
-            page_token(call.vault, listing, [str(mark) for mark in _age(left[size - 1])]) if len(left) > size else ""
+        rows = await self._access.newest_api_keys(
+            call.tenant_id,
+            request.client_id,
+            before=(int(after[0]), after[1]) if after else None,
+            limit=size + 1,
         )
-        return wire.ListApiKeysResponse(api_keys=map(convert.api_key, left[:size]), next_page_token=token)
-
-    async def _key_of(self, caller: Caller) -> ApiKey:
-        """The key that a call bears. Keys are listed by id: right behind its id's beginning stands the key itself."""
-        near = await self._access.list_api_keys(
-            caller.tenant_id, caller.client_id, after=caller.key_id[:-1], limit=PAGE_SIZE_MAX
-        )
-        return next(row for row in near if row.key_id == caller.key_id)
+        shown = rows[:size]
+        last = [str(shown[-1].created_at), shown[-1].key_id] if len(rows) > size else []
+        token = page_token(call.vault, listing, last) if last else ""
+        return wire.ListApiKeysResponse(api_keys=map(convert.api_key, shown), next_page_token=token)
 
     async def RevokeApiKey(self, request: wire.RevokeApiKeyRequest, context: object) -> wire.RevokeApiKeyResponse:
         checks = Checks()
@@ -123,10 +116,6 @@ class Access(AccessServiceServicer):
         checks.settle()
         row = await self._access.revoke_api_key(current_call().tenant_id, request.key_id)
         return wire.RevokeApiKeyResponse(api_key=convert.api_key(row))
-
-
-def _age(row: ApiKey) -> tuple[int, str]:
-    return row.created_at, row.key_id
 
 
 def _page_size(asked: int) -> int:

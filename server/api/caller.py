@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from server.model.clock import Micros
-from server.model.configuration import Credential, TenantSettings
+from server.model.configuration import Credential, Snapshot, TenantSettings
 from server.model.enums import Scope
 from server.model.errors import Forbidden, Reason, Unauthenticated, not_found
 from server.store.store import Store
@@ -25,6 +25,7 @@ class Caller:
     client_id: str
     key_id: str
     scopes: frozenset[Scope]
+    expires_at: Micros = 0
 
     def require(self, scope: Scope | None) -> None:
         """Raise Forbidden where the key lacks the scope; None asks for nothing."""
@@ -74,13 +75,26 @@ async def authenticate(store: Store, secret: str) -> Caller:
     """Whose key this is. Raises Unauthenticated; unknown, revoked and expired keys cost the same and say the same."""
     presented = api_keys.parse(secret)
     if presented is None:
-        raise _invalid()
+        raise key_invalid()
     credential = await store.configuration.credential(presented.key_id)
     matches = api_keys.matches(presented.digest, credential.digest if credential else _NO_DIGEST)
     if credential is None or not matches or not _in_force(credential, time.time_ns() // 1000):
-        raise _invalid()
+        raise key_invalid()
     store.access.note_used(credential.key_id)
-    return Caller(credential.tenant_id, credential.client_id, credential.key_id, credential.scopes)
+    return Caller(
+        credential.tenant_id, credential.client_id, credential.key_id, credential.scopes, credential.expires_at
+    )
+
+
+def require_standing(caller: Caller, snapshot: Snapshot, now: Micros) -> None:
+    """Ask of a caller whose call goes on: may it still call? A key that is not in the snapshot is of no use any more.
+
+    Raises Unauthenticated (CREDENTIALS_INVALID), Forbidden (TENANT_DISABLED).
+    """
+    credential = snapshot.credentials.get(caller.key_id)
+    if credential is None or not _in_force(credential, now):
+        raise key_invalid()
+    _require_active(snapshot.tenants.get(caller.tenant_id), caller)
 
 
 def _in_force(credential: Credential, now: Micros) -> bool:
@@ -88,7 +102,8 @@ def _in_force(credential: Credential, now: Micros) -> bool:
     return unexpired and not credential.revoked_at and credential.client_active
 
 
-def _invalid() -> Unauthenticated:
+def key_invalid() -> Unauthenticated:
+    """What is said of a key that is unknown, revoked or expired: the same of each."""
     return Unauthenticated(Reason.CREDENTIALS_INVALID, "The key is not valid.")
 
 
@@ -97,9 +112,7 @@ async def tenant_for(store: Store, caller: Caller, named: str, *, may_be_new: bo
 
     Raises Forbidden (TENANT_DISABLED, TENANT_FORBIDDEN) or NotFound. Where the tenant may be new, the key's own counts.
     """
-    own = await _tenant(store, caller.tenant_id)
-    if own is None or not own.is_active:
-        raise Forbidden(Reason.TENANT_DISABLED, "The tenant is not active.", {"tenant_id": caller.tenant_id})
+    own = _require_active(await _tenant(store, caller.tenant_id), caller)
     if named in ("", caller.tenant_id):
         return own
     if Scope.TENANT_OVERRIDE not in caller.scopes:
@@ -111,6 +124,12 @@ async def tenant_for(store: Store, caller: Caller, named: str, *, may_be_new: bo
     if other is None:
         raise not_found("tenant", named)
     return other
+
+
+def _require_active(own: TenantSettings | None, caller: Caller) -> TenantSettings:
+    if own is None or not own.is_active:
+        raise Forbidden(Reason.TENANT_DISABLED, "The tenant is not active.", {"tenant_id": caller.tenant_id})
+    return own
 
 
 async def _tenant(store: Store, tenant_id: str) -> TenantSettings | None:

@@ -10,8 +10,8 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from server.api.faults import trail_of
 from server.model.errors import AngariumError, Reason
+from server.model.faults import trail_of
 from server.store.store import Store
 
 LOOK_EVERY_SECONDS = 1.0

@@ -18,10 +18,11 @@ from google.protobuf.message import DecodeError, Message
 from server.api.admission import Admission
 from server.api.caller import Call, Caller, authenticate, bearer_of, begin_call, tenant_for
 from server.api.errors import Answer, answer_of, internal
-from server.api.faults import trail_of
 from server.api.scopes import MAKES_ITS_TENANT, SCOPES
+from server.api.standing import Standings
 from server.model.enums import Scope
 from server.model.errors import AngariumError, DeadlineTooShort, Exhausted, Invalid, Reason
+from server.model.faults import trail_of
 from server.store.store import Store
 
 UNARY_SECONDS_MAX = 10.0
@@ -71,6 +72,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._on_refused = on_refused
         self._store = store
         self._admission = admission
+        self._standings = Standings(store.configuration)
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -115,10 +117,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
             started = time.monotonic()
             try:
                 caller = await self._caller(rpc, context)
-                with self._admission.stream((caller.tenant_id, caller.client_id), context.peer()):
+                admitted = self._admission.stream((caller.tenant_id, caller.client_id), context.peer())
+                with admitted, self._standings.of(caller) as standing:
                     request = await self._request(rpc, raw, caller)
                     async with aclosing(rpc.answer(request, context)) as responses:
-                        async for response in responses:
+                        while (response := await standing.next(responses)) is not None:
                             yield _written(rpc, response)
             except Exception as error:  # noqa: BLE001 - the outermost edge: whatever failed is logged and mapped here
                 await self._refuse(rpc, context, error, started)
@@ -132,7 +135,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         left = remaining - MARGIN_SECONDS if remaining is not None else self._unary_seconds_max
         seconds = min(self._unary_seconds_max, left)
         if seconds <= 0:
-            raise _too_short()
+            raise _too_short(rpc, raw)
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
@@ -141,7 +144,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 return _written(rpc, await rpc.answer(request, context))
         except TimeoutError:
             if limit.expired():
-                raise _too_short() from None
+                raise _too_short(rpc, raw) from None
             raise
 
     async def _caller(self, rpc: _Rpc, context: Context) -> Caller:
@@ -199,11 +202,17 @@ def _too_large(what: str, limit: int) -> Exhausted:
     return Exhausted(Reason.MESSAGE_TOO_LARGE, f"The {what} is larger than {limit} bytes.", {"limit_bytes": str(limit)})
 
 
-def _too_short() -> DeadlineTooShort:
-    return DeadlineTooShort(
-        Reason.DEADLINE_TOO_SHORT,
-        "The deadline left no time to finish. Repeat the call with the same request_id to learn what became of it.",
-    )
+def _too_short(rpc: _Rpc, raw: bytes) -> DeadlineTooShort:
+    repeat = "Repeat the call with the same request_id to learn what became of it."
+    advice = repeat if _bears_request_id(rpc, raw) else "What it changes may have been done or not."
+    return DeadlineTooShort(Reason.DEADLINE_TOO_SHORT, f"The deadline left no time to finish. {advice}")
+
+
+def _bears_request_id(rpc: _Rpc, raw: bytes) -> bool:
+    try:
+        return bool(getattr(_parsed(rpc, raw), "request_id", ""))
+    except AngariumError:
+        return False
 
 
 def _tenant_named(request: Message) -> str:

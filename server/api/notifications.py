@@ -30,7 +30,7 @@ from server.model.decide import Refused
 from server.model.enums import Stop
 from server.model.errors import Invalid, NotFound, Precondition, Reason
 from server.model.facts import Stopped
-from server.model.messages import Case, Message, NewMessage
+from server.model.messages import Case, Event, Message, NewMessage
 from server.model.reach import require_reach
 from server.model.watching import Filter, MessageCursor
 from server.model.work import Acceptance
@@ -73,8 +73,7 @@ class Notifications(NotificationServiceServicer):
 
     async def GetStatus(self, request: wire.GetStatusRequest, context: object) -> wire.GetStatusResponse:
         call = current_call()
-        case = await self._found(call, request)
-        timeline = await timeline_of(self._store, call, case.message.id)
+        case, timeline = await self._found(call, request)
         return wire.GetStatusResponse(
             notification=convert.notification(case.message),
             channel_results=convert.channel_results(case.attempts),
@@ -169,15 +168,17 @@ class Notifications(NotificationServiceServicer):
         checks.settle()
         return await self._store.reading.message(call.tenant_id, tracking_id=tracking_id)
 
-    async def _found(self, call: Call, request: wire.GetStatusRequest) -> Case:
+    async def _found(self, call: Call, request: wire.GetStatusRequest) -> tuple[Case, list[Event]]:
         checks = Checks()
         checks.exactly_one({"tracking_id": bool(request.tracking_id), "request_id": bool(request.request_id)})
+        checks.line("tracking_id", request.tracking_id, ID_CHARS_MAX)
         checks.printable_ascii("request_id", request.request_id, REQUEST_ID_CHARS_MAX)
         checks.settle()
-        if request.tracking_id:
-            return await self._named(call, request.tracking_id)
-        return await self._store.reading.message(
-            call.tenant_id, client_id=call.caller.client_id, request_id=request.request_id
+        return await self._store.reading.status(
+            call.tenant_id,
+            tracking_id=request.tracking_id,
+            client_id=call.caller.client_id,
+            request_id=request.request_id,
         )
 
     async def _watch(self, request: wire.WatchStatusRequest, call: Call) -> AsyncGenerator[Batch, None]:

@@ -38,6 +38,8 @@ GZIP_OR_NONE = 0b101
 """By the numbers of grpc's algorithms: none 0, deflate 1, gzip 2."""
 
 OPTIONS: tuple[tuple[str, int], ...] = (
+    # By gRPC's default a second process on the port starts, and the two share its callers unseen. It must be refused.
+    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
     ("grpc.max_send_message_length", RESPONSE_BYTES_MAX + 1024),
     ("grpc.compression_enabled_algorithms_bitset", GZIP_OR_NONE),
@@ -68,11 +70,9 @@ SERVICES: Sequence[ServiceDescriptor] = tuple(
 
 
 class GrpcServer:
-    """All services behind the one interceptor, with health and reflection. `reuse_port`: processes share a port."""
+    """All services behind the one interceptor, with health and reflection."""
 
-    def __init__(
-        self, store: Store, roster: Roster, *, allow_private_upstreams: bool = False, reuse_port: bool = False
-    ) -> None:
+    def __init__(self, store: Store, roster: Roster, *, allow_private_upstreams: bool = False) -> None:
         require_complete(SERVICES)
         self._store = store
         self._admission = Admission()
@@ -80,7 +80,7 @@ class GrpcServer:
         self._health = Health(store, self._names)
         self._server = grpc.aio.server(
             interceptors=(Interceptor(store, self._admission, on_refused=self._health.note),),
-            options=(*OPTIONS, ("grpc.so_reuseport", int(reuse_port))),
+            options=OPTIONS,
         )
         self._add_services(roster, allow_private_upstreams=allow_private_upstreams)
 

@@ -1,5 +1,6 @@
 """Trying a provider account: the check of the account itself, or one message straight to the provider."""
 
+import asyncio
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -15,13 +16,16 @@ from server.api.convert.times import duration
 from server.api.convert.words import OUTCOMES
 from server.model.accounts import Account, HandOff
 from server.model.clock import MINUTE, micros
+from server.model.configuration import TenantSettings
 from server.model.emails import hint_of_email
 from server.model.enums import Channel, MessageClass, Mode
 from server.model.errors import Precondition, Reason, Unavailable, invalid_field
 from server.model.outcomes import Fault, Outcome, failure_of, kind_of, misconfigured
-from server.model.phones import hint_of
+from server.model.phones import country_of, hint_of
+from server.providers.answers import outcome_of_silence
 from server.providers.provider import Provider
 from server.providers.roster import Roster
+from server.providers.transport import NO_ANSWER_IN_TIME, Unknown
 from server.store.store import Store
 from server.vault.identity import new_id
 
@@ -59,7 +63,7 @@ class Trial:
         if account is None:
             raise Unavailable(Reason.STORE_UNAVAILABLE, "The account is being configured.", retry_after_seconds=1.0)
         started = time.monotonic()
-        told = await self._tell(account, call.tenant.mode, channel, destination)
+        told = await self._tell(account, call.tenant, channel, destination)
         return wire.TestProviderResponse(
             outcome=OUTCOMES.number(kind_of(told.outcome)),
             failure=failure(failure_of(told.outcome)),
@@ -68,19 +72,37 @@ class Trial:
             balance=told.balance,
         )
 
-    async def _tell(self, account: Account, mode: Mode, channel: Channel | None, destination: str) -> _Told:
+    async def _tell(self, account: Account, tenant: TenantSettings, channel: Channel | None, destination: str) -> _Told:
         provider = self._roster.provider(account.uid)
         if provider is None:
             return _Told(
                 misconfigured(Fault.CREDENTIALS, "NOT_CONFIGURED", "The account lacks settings that it needs.")
             )
         if channel is None:
-            check = await provider.check()
-            return _Told(check.outcome, balance=check.balance)
-        if mode == Mode.SANDBOX and not account.safe_for_sandbox:
+            return await _check(provider)
+        _require_country(tenant, channel, destination)
+        if tenant.mode == Mode.SANDBOX and not account.safe_for_sandbox:
             sentence = "The tenant is in the mode SANDBOX, in which this account may not send."
             raise Precondition(Reason.NO_ROUTE, sentence, {"provider": account.name})
         return await _send(provider, _hand_off(account, _serving(account, channel), destination))
+
+
+async def _check(provider: Provider) -> _Told:
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            check = await provider.check()
+    except TimeoutError:
+        return _Told(outcome_of_silence(Unknown(NO_ANSWER_IN_TIME)))
+    return _Told(check.outcome, balance=check.balance)
+
+
+def _require_country(tenant: TenantSettings, channel: Channel, destination: str) -> None:
+    if channel == Channel.EMAIL or not tenant.allowed_countries:
+        return
+    country = country_of(destination)
+    if country not in tenant.allowed_countries:
+        sentence = "The tenant's messages may not go to the country of this phone number."
+        raise Precondition(Reason.COUNTRY_NOT_ALLOWED, sentence, {"country": country})
 
 
 async def _send(provider: Provider, hand_off: HandOff) -> _Told:

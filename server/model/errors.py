@@ -44,7 +44,6 @@ class Reason(Word):
     NOTHING_TO_CANCEL = auto()
     CURSOR_EXPIRED = auto()
     MESSAGE_TOO_LARGE = auto()
-    RATE_LIMITED = auto()
     OVERLOADED = auto()
     TOO_MANY_STREAMS = auto()
     WATCH_LAGGED = auto()

@@ -303,6 +303,7 @@ class EventRow(Table, table=True):
     __table_args__ = (
         Index("uq_event_message_seq", "message_id", "seq", unique=True),
         Index("ix_event_log", "log_epoch", "xid", "id"),
+        Index("ix_event_tenant", "tenant_id", "log_epoch", "xid", "id"),
         {"sqlite_autoincrement": True},
     )
 

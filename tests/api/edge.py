@@ -204,15 +204,15 @@ async def beat(store: Store) -> None:
 
 
 @asynccontextmanager
-async def running(url: str) -> AsyncIterator[Edge]:
-    """A server on this database; its operator's key, and a sandbox account that takes every channel."""
+async def running(url: str, *, allow_private_upstreams: bool = False) -> AsyncIterator[Edge]:
+    """A server on this database, and its operator's key."""
     vault = Vault(MasterKeys.parse("test:" + base64.b64encode(bytes(range(32))).decode()))
     store = await open_store(url, boot_id=new_id(), vault=vault, provider_types=Roster.types())
-    roster = Roster(Transport())
+    roster = Roster(Transport(allow_private=allow_private_upstreams))
     store.configuration.on_snapshot.append(roster.follow)
     shown: list[str] = []
     await store.bootstrap(shown.append)
-    server = GrpcServer(store, roster)
+    server = GrpcServer(store, roster, allow_private_upstreams=allow_private_upstreams)
     port = await server.start("127.0.0.1:0")
     edge = Edge(f"127.0.0.1:{port}", store, server, shown[0])
     beats = asyncio.create_task(beat(store))

@@ -4,6 +4,7 @@ import pytest
 from angarium.v1 import access_service_pb2 as wire, notification_service_pb2 as notifications
 from grpc import StatusCode
 
+from server.model.errors import NotFound
 from tests.api.edge import Edge, letter, refused, soon
 
 
@@ -17,6 +18,19 @@ async def test_a_key_tells_who_it_is(edge: Edge) -> None:
     assert told.server_version
     assert told.limits["text_characters_max"] == "1600"
     assert told.limits["watch_streams_per_client_max"] == "500"
+
+
+async def test_a_key_is_told_of_itself_among_others(edge: Edge) -> None:
+    """Whoever has several keys is told of the one that the call bears; another tenant's key does not exist."""
+    operator = edge.operator.access
+    for _ in range(3):
+        caller = await edge.key("read")
+        told = (await caller.access.WhoAmI(wire.WhoAmIRequest())).api_key
+        newest = (await operator.ListApiKeys(wire.ListApiKeysRequest(client_id="shop", page_size=1))).api_keys[0]
+        assert told.key_id == newest.key_id
+    assert (await edge.store.access.api_key("default", told.key_id)).client_id == "shop"
+    with pytest.raises(NotFound):
+        await edge.store.access.api_key("mall", told.key_id)
 
 
 async def test_every_key_may_ask_who_it_is(edge: Edge) -> None:

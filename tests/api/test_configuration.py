@@ -1,10 +1,13 @@
 """ProviderService and RoutingService, by real stubs, on both engines."""
 
+import pytest
 from angarium.v1 import provider_service_pb2 as wire, routing_service_pb2 as routing
+from angarium.v1.access_service_pb2 import UpdateTenantRequest
 from angarium.v1.message_pb2 import (
     CHANNEL_EMAIL,
     CHANNEL_SMS,
     OUTCOME_ACCEPTED,
+    OUTCOME_AMBIGUOUS,
     OUTCOME_MISCONFIGURED,
     OUTCOME_REJECTED,
     Failure,
@@ -13,7 +16,10 @@ from angarium.v1.message_pb2 import (
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
-from tests.api.edge import Edge, refused
+from server.api import trial
+from server.api.interceptor import UNARY_SECONDS_MAX
+from tests.api.edge import Edge, refused, running
+from tests.scripted_upstream import ScriptedUpstream, Silence
 
 SECRET = "s3cr3t-that-nobody-sees-9876"
 
@@ -180,6 +186,38 @@ async def test_a_trial_keeps_to_the_tenants_mode(edge: Edge) -> None:
     trial = wire.TestProviderRequest(name="kavenegar", send=True, phone="09120000111")
     refusal = await refused(operator.TestProvider(trial))
     assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "NO_ROUTE")
+
+
+async def test_a_trial_keeps_to_the_tenants_countries(edge: Edge) -> None:
+    """A test message goes to no country that the tenant's messages may not go to; to e-mail no country applies."""
+    await edge.operator.access.UpdateTenant(UpdateTenantRequest(allowed_countries=["DE"]))
+    operator = edge.operator.providers
+    for phone, country in (("09120000111", "IR"), ("+12025550123", "US")):
+        trial = wire.TestProviderRequest(name="sandbox", send=True, phone=phone)
+        refusal = await refused(operator.TestProvider(trial))
+        assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "COUNTRY_NOT_ALLOWED")
+        assert refusal.told == {"country": country}
+    for address in ({"phone": "+4915112345678"}, {"email": "a@example.com"}):
+        assert (
+            await operator.TestProvider(wire.TestProviderRequest(name="sandbox", send=True, **address))
+        ).outcome == OUTCOME_ACCEPTED
+
+
+async def test_a_trial_ends_before_its_call(
+    sqlite_url: str, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the account waits, a provider that is silent is an outcome of the trial, and no deadline missed."""
+    assert trial.SECONDS_MAX < UNARY_SECONDS_MAX
+    monkeypatch.setattr(trial, "SECONDS_MAX", 0.3)
+    upstream.always(Silence())
+    async with running(sqlite_url, allow_private_upstreams=True) as edge:
+        operator = edge.operator.providers
+        asked = kavenegar(base_url=upstream.base_url, timeout=Duration(seconds=60))
+        await operator.ConfigureProvider(asked)
+        check = await operator.TestProvider(wire.TestProviderRequest(name="kavenegar"))
+        sent = await operator.TestProvider(wire.TestProviderRequest(name="kavenegar", send=True, phone="09120000111"))
+    for told in (check, sent):
+        assert (told.outcome, told.failure.provider_code) == (OUTCOME_AMBIGUOUS, "NO_ANSWER_IN_TIME")
 
 
 async def test_texts_for_people_come_back(edge: Edge) -> None:

@@ -7,9 +7,9 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from server.api.errors import CODES, DETAILS_BYTES_MAX, VIOLATIONS_MAX, answer_of, internal
-from server.api.faults import trail_of
 from server.model import errors
 from server.model.errors import AngariumError, Reason, Violation
+from server.model.faults import trail_of
 
 PREFIX = "ERROR_REASON_"
 
@@ -50,7 +50,7 @@ def test_the_first_violations_are_told_and_all_are_counted() -> None:
     ("error", "pushback"),
     [
         (errors.Unavailable(Reason.STORE_UNAVAILABLE, "."), "1000"),
-        (errors.Exhausted(Reason.RATE_LIMITED, ".", retry_after_seconds=0.7), "700"),
+        (errors.Exhausted(Reason.OVERLOADED, ".", retry_after_seconds=0.7), "700"),
         (errors.Exhausted(Reason.WATCH_LAGGED, "."), None),
         (errors.NotFound(Reason.RESOURCE_NOT_FOUND, "."), None),
     ],

@@ -92,6 +92,14 @@ async def test_the_server_caps_every_unary_call(sqlite_edge: Edge) -> None:
     assert short.code == StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_what_to_do_when_time_is_up(sqlite_edge: Edge) -> None:
+    """A call with a request_id is to be repeated with it; one without is not told of what it does not have."""
+    named, bare = wire.GetStatusRequest(request_id="key"), wire.GetStatusRequest(tracking_id="x")
+    async with odd_server(sqlite_edge, unary_seconds_max=0.2) as client:
+        refusals = [await refused(client.notifications.GetStatus(asked, timeout=20)) for asked in (named, bare)]
+    assert ["request_id" in refusal.message for refusal in refusals] == [True, False]
+
+
 async def test_an_answer_that_no_client_takes(sqlite_edge: Edge) -> None:
     """An answer beyond 4 MiB is refused by the server that made it, with the limit."""
     async with odd_server(sqlite_edge) as client:

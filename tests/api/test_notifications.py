@@ -16,7 +16,12 @@ from angarium.v1.message_pb2 import (
 )
 from angarium.v1.provider_service_pb2 import ConfigureProviderRequest
 from google.protobuf.duration_pb2 import Duration
+from grpc import StatusCode
 
+from server.model.enums import Channel, DueKind, MessageClass
+from server.model.facts import Opening, Settled, Started
+from server.model.messages import Follow
+from server.model.outcomes import ambiguous
 from tests.api.edge import SECONDS, Edge, letter, refused, soon, to
 
 
@@ -138,6 +143,44 @@ async def test_a_scheduled_message_waits(edge: Edge) -> None:
     sent = await edge.operator.notifications.Send(letter(schedule_time=at, ttl=Duration(seconds=60)))
     assert sent.state == Notification.STATE_SCHEDULED
     assert sent.expire_time.seconds == at.seconds + 60
+
+
+async def test_status_is_of_one_moment(edge: Edge) -> None:
+    """However a message moves while it is asked for: state, timeline and cursor go together."""
+    operator = edge.operator.notifications
+    sent = [(await operator.Send(letter())).tracking_id for _ in range(20)]
+    cancels = asyncio.gather(*[operator.Cancel(wire.CancelRequest(tracking_id=id_)) for id_ in sent])
+    answers: list[wire.GetStatusResponse] = []
+    while not cancels.done():
+        asks = [operator.GetStatus(wire.GetStatusRequest(tracking_id=id_)) for id_ in sent * 4]
+        answers += await asyncio.gather(*asks)
+    await cancels
+    for answer in answers:
+        assert answer.timeline[-1].state == answer.notification.state
+
+
+async def test_a_doubt_that_nobody_pursues_cannot_be_canceled(edge: Edge) -> None:
+    """UNCONFIRMED, given up, and only a receipt awaited: NOTHING_TO_CANCEL, as nothing would be different."""
+    operator, store = edge.operator.notifications, edge.store
+    sent = await operator.Send(letter())
+    claim = (await store.claim(MessageClass.TRANSACTIONAL, frozenset({DueKind.SEND}), 1))[0]
+    account = store.configuration.snapshot.accounts["default"][0]
+    opening = Opening(
+        step=1,
+        channel=Channel.SMS,
+        account=account.name,
+        account_uid=account.uid,
+        destination=0,
+        provider_key=7,
+        deadline=claim.now + 8_000_000,
+        follow=Follow(pushes=True),
+    )
+    await store.apply(sent.tracking_id, Started(claim.hold, (opening,)))
+    await store.apply(sent.tracking_id, Settled(claim.hold, 1, ambiguous("NO_ANSWER")))
+    await store._database.write(lambda c: c.exec_driver_sql("UPDATE attempt SET given_up = true"))
+    refusal = await refused(operator.Cancel(wire.CancelRequest(tracking_id=sent.tracking_id)))
+    assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "NOTHING_TO_CANCEL")
+    assert refusal.told == {"state": "UNCONFIRMED"}
 
 
 async def test_status_tells_all_that_is_known(edge: Edge) -> None:

@@ -57,6 +57,20 @@ async def test_the_outbox_shows_what_was_said(edge: Edge) -> None:
     assert not rest.next_page_token
 
 
+async def test_copies_that_do_not_open_end_no_list(edge: Edge) -> None:
+    """Behind copies that cannot be opened any more the list goes on, page by page."""
+    sent = [await hand_off(edge, "09120000111", f"Code {n}") for n in range(5)]
+    lost = ", ".join(f"'{tracking_id}'" for tracking_id in sent[1:4])
+    query = f"UPDATE sandbox_message SET attempt = 9 WHERE message_id IN ({lost})"
+    await edge.store._database.write(lambda c: c.exec_driver_sql(query))
+    asked, found = wire.PeekOutboxRequest(page_size=1), []
+    for _ in range(2):
+        page = await edge.operator.sandbox.PeekOutbox(asked)
+        found += [message.text for message in page.messages]
+        asked.page_token = page.next_page_token
+    assert (found, asked.page_token) == (["Code 4", "Code 0"], "")
+
+
 async def test_a_live_tenant_has_no_outbox(edge: Edge) -> None:
     """Once a tenant is LIVE nothing can be read back, not even what it sent before."""
     await hand_off(edge, "09120000111", "Code 1")

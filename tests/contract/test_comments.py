@@ -13,7 +13,7 @@ PATHS = sorted((Path(__file__).parents[2] / "protos" / "angarium" / "v1").glob("
 
 SCOPES = {"send", "otp", "read", "configure", "access", "sandbox", "tenant.override"}
 KEPT = {
-    "ErrorReason": {16, 18, 25, 26},
+    "ErrorReason": {16, 18, 24, 25, 26},
     "Recipient": {6},
     "Notification": {16, 17, 18, 19, 24},
     "StatusEvent": {17, 18},

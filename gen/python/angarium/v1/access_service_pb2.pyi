@@ -61,13 +61,15 @@ class Tenant(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
-    """Identity in this installation, 1–120 characters. It never changes."""
+    """Identity in this installation, 1–120 characters of `A-Z a-z 0-9 _ . : @ -`. It never changes."""
     caption: _builtins.str
     """For people."""
     mode: Global___Tenant.Mode.ValueType
     """What its messages may reach."""
     is_active: _builtins.bool
-    """Its keys may call. Always present in an answer."""
+    """Its keys may call. While it is false, nothing of the messages that wait is handed off; they go on once it is true
+    again, and expire by their time. Always present in an answer.
+    """
     default_region: _builtins.str
     """The country in which a national phone number is read, by its two letters (ISO 3166-1), such as `IR`. Empty: only
     numbers that begin with `+` or `00` are understood.
@@ -130,7 +132,7 @@ class ClientAccount(_message.Message):
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     client_id: _builtins.str
-    """Identity within the tenant, 1–120 characters. It never changes."""
+    """Identity within the tenant, 1–120 characters of `A-Z a-z 0-9 _ . : @ -`. It never changes."""
     tenant_id: _builtins.str
     """The tenant that it calls for."""
     caption: _builtins.str
@@ -327,7 +329,7 @@ class CreateTenantRequest(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     ALLOWED_COUNTRIES_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
-    """Required: the new tenant's identity, 1–120 characters."""
+    """Required: the new tenant's identity, 1–120 characters of `A-Z a-z 0-9 _ . : @ -`."""
     caption: _builtins.str
     """For people, ≤ 255 characters."""
     mode: Global___Tenant.Mode.ValueType
@@ -578,7 +580,7 @@ class CreateClientRequest(_message.Message):
     tenant_id: _builtins.str
     """The tenant that it calls for, ≤ 120 characters. Empty: the key's own. Another needs the scope `tenant.override`."""
     client_id: _builtins.str
-    """Required: the new account's identity, 1–120 characters."""
+    """Required: the new account's identity, 1–120 characters of `A-Z a-z 0-9 _ . : @ -`."""
     caption: _builtins.str
     """For people, ≤ 255 characters."""
     def __init__(

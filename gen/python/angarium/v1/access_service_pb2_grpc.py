@@ -148,8 +148,9 @@ class AccessServiceServicer(object):
 
     def UpdateTenant(self, request, context):
         """Changes a tenant: a field that is absent keeps its value, `clear` unsets. A tenant that is not active is refused
-        every call (TENANT_DISABLED) but those of keys of other tenants with `tenant.override`; its messages that are on
-        their way go on.
+        every call (TENANT_DISABLED) but those of keys of other tenants with `tenant.override`; its keys' open streams end.
+        Of its messages that wait nothing is handed off until it is active again; they expire by their time. What was
+        handed off is followed.
 
         Scope: `access`.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource tenant); FAILED_PRECONDITION (ETAG_MISMATCH).
@@ -179,8 +180,8 @@ class AccessServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateClient(self, request, context):
-        """Changes a client account: a field that is absent keeps its value. While it is not active its keys are refused
-        (CREDENTIALS_INVALID).
+        """Changes a client account: a field that is absent keeps its value. While it is not active its keys are refused, and
+        their open streams end (CREDENTIALS_INVALID).
 
         Scope: `access`.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource client).
@@ -211,8 +212,8 @@ class AccessServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Ends a key for ever, at once in the process that made the change and within 2 s in all others. Repeating it answers
-        the same.
+        """Ends a key for ever, and the streams that it has open: at once in the process that made the change and within 2 s in
+        all others. Repeating it answers the same.
 
         Scope: `access`.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource api_key).

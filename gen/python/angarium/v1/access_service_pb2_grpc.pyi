@@ -66,8 +66,9 @@ class AccessServiceStub:
     """
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.UpdateTenantRequest, _access_service_pb2.UpdateTenantResponse]
     """Changes a tenant: a field that is absent keeps its value, `clear` unsets. A tenant that is not active is refused
-    every call (TENANT_DISABLED) but those of keys of other tenants with `tenant.override`; its messages that are on
-    their way go on.
+    every call (TENANT_DISABLED) but those of keys of other tenants with `tenant.override`; its keys' open streams end.
+    Of its messages that wait nothing is handed off until it is active again; they expire by their time. What was
+    handed off is followed.
 
     Scope: `access`.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource tenant); FAILED_PRECONDITION (ETAG_MISMATCH).
@@ -85,8 +86,8 @@ class AccessServiceStub:
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
     """
     UpdateClient: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.UpdateClientRequest, _access_service_pb2.UpdateClientResponse]
-    """Changes a client account: a field that is absent keeps its value. While it is not active its keys are refused
-    (CREDENTIALS_INVALID).
+    """Changes a client account: a field that is absent keeps its value. While it is not active its keys are refused, and
+    their open streams end (CREDENTIALS_INVALID).
 
     Scope: `access`.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource client).
@@ -105,8 +106,8 @@ class AccessServiceStub:
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RevokeApiKeyRequest, _access_service_pb2.RevokeApiKeyResponse]
-    """Ends a key for ever, at once in the process that made the change and within 2 s in all others. Repeating it answers
-    the same.
+    """Ends a key for ever, and the streams that it has open: at once in the process that made the change and within 2 s in
+    all others. Repeating it answers the same.
 
     Scope: `access`.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource api_key).
@@ -150,8 +151,9 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_access_service_pb2.UpdateTenantRequest, _access_service_pb2.UpdateTenantResponse]  # type: ignore[assignment]
     """Changes a tenant: a field that is absent keeps its value, `clear` unsets. A tenant that is not active is refused
-    every call (TENANT_DISABLED) but those of keys of other tenants with `tenant.override`; its messages that are on
-    their way go on.
+    every call (TENANT_DISABLED) but those of keys of other tenants with `tenant.override`; its keys' open streams end.
+    Of its messages that wait nothing is handed off until it is active again; they expire by their time. What was
+    handed off is followed.
 
     Scope: `access`.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource tenant); FAILED_PRECONDITION (ETAG_MISMATCH).
@@ -169,8 +171,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
     """
     UpdateClient: _aio.UnaryUnaryMultiCallable[_access_service_pb2.UpdateClientRequest, _access_service_pb2.UpdateClientResponse]  # type: ignore[assignment]
-    """Changes a client account: a field that is absent keeps its value. While it is not active its keys are refused
-    (CREDENTIALS_INVALID).
+    """Changes a client account: a field that is absent keeps its value. While it is not active its keys are refused, and
+    their open streams end (CREDENTIALS_INVALID).
 
     Scope: `access`.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource client).
@@ -189,8 +191,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RevokeApiKeyRequest, _access_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Ends a key for ever, at once in the process that made the change and within 2 s in all others. Repeating it answers
-    the same.
+    """Ends a key for ever, and the streams that it has open: at once in the process that made the change and within 2 s in
+    all others. Repeating it answers the same.
 
     Scope: `access`.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource api_key).
@@ -255,8 +257,9 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.UpdateTenantResponse, _abc.Awaitable[_access_service_pb2.UpdateTenantResponse]]:
         """Changes a tenant: a field that is absent keeps its value, `clear` unsets. A tenant that is not active is refused
-        every call (TENANT_DISABLED) but those of keys of other tenants with `tenant.override`; its messages that are on
-        their way go on.
+        every call (TENANT_DISABLED) but those of keys of other tenants with `tenant.override`; its keys' open streams end.
+        Of its messages that wait nothing is handed off until it is active again; they expire by their time. What was
+        handed off is followed.
 
         Scope: `access`.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource tenant); FAILED_PRECONDITION (ETAG_MISMATCH).
@@ -292,8 +295,8 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.UpdateClientRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.UpdateClientResponse, _abc.Awaitable[_access_service_pb2.UpdateClientResponse]]:
-        """Changes a client account: a field that is absent keeps its value. While it is not active its keys are refused
-        (CREDENTIALS_INVALID).
+        """Changes a client account: a field that is absent keeps its value. While it is not active its keys are refused, and
+        their open streams end (CREDENTIALS_INVALID).
 
         Scope: `access`.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource client).
@@ -330,8 +333,8 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_access_service_pb2.RevokeApiKeyResponse]]:
-        """Ends a key for ever, at once in the process that made the change and within 2 s in all others. Repeating it answers
-        the same.
+        """Ends a key for ever, and the streams that it has open: at once in the process that made the change and within 2 s in
+        all others. Repeating it answers the same.
 
         Scope: `access`.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource api_key).

@@ -140,11 +140,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example: {"reason": "MESSAGE_TOO_LARGE", "domain": "angarium", "metadata": {"limit_bytes": "1048576"}}
     """
-    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 24
-    """RESOURCE_EXHAUSTED. The tenant calls more often than its rate allows. Wait as long as `RetryInfo` says.
-
-    Example: {"reason": "RATE_LIMITED", "domain": "angarium", "metadata": {}}
-    """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 27
     """RESOURCE_EXHAUSTED. The server has more work than it can do in time. Nothing was done; wait as long as `RetryInfo`
     says.
@@ -164,7 +159,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 30
     """DEADLINE_EXCEEDED. The caller's deadline left no time to commit. Whether something was done is unknown: repeat the
-    call with the same `request_id`.
+    call, with the same `request_id` where it has one.
 
     Example: {"reason": "DEADLINE_TOO_SHORT", "domain": "angarium", "metadata": {}}
     """
@@ -199,9 +194,10 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     helps; the trailer `grpc-retry-pushback-ms` then says the same to gRPC's own retries.
 
     Any RPC can answer: CREDENTIALS_MISSING, CREDENTIALS_INVALID, SCOPE_MISSING, TENANT_FORBIDDEN, TENANT_DISABLED,
-    MALFORMED_MESSAGE, INVALID_FIELD, MESSAGE_TOO_LARGE, RATE_LIMITED, OVERLOADED, DEADLINE_TOO_SHORT, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL; where it names a tenant that does not exist RESOURCE_NOT_FOUND (resource tenant); one
-    that writes also STORAGE_FULL. An RPC's own comment names what else it answers.
+    MALFORMED_MESSAGE, INVALID_FIELD, MESSAGE_TOO_LARGE, OVERLOADED, DEADLINE_TOO_SHORT, DRAINING, STORE_UNAVAILABLE,
+    INTERNAL; where it names a tenant that does not exist RESOURCE_NOT_FOUND (resource tenant); one that writes also
+    STORAGE_FULL. An RPC's own comment names what else it answers. A stream that is open ends with CREDENTIALS_INVALID or
+    TENANT_DISABLED within 2 s of its key, client account or tenant being ended or switched off.
 
     What gRPC itself answers before a call reaches Angarium carries no ErrorInfo: UNIMPLEMENTED for an unknown method,
     RESOURCE_EXHAUSTED for a message or metadata beyond what the transport takes, CANCELLED and DEADLINE_EXCEEDED.
@@ -325,11 +321,6 @@ ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 23
 
 Example: {"reason": "MESSAGE_TOO_LARGE", "domain": "angarium", "metadata": {"limit_bytes": "1048576"}}
 """
-ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 24
-"""RESOURCE_EXHAUSTED. The tenant calls more often than its rate allows. Wait as long as `RetryInfo` says.
-
-Example: {"reason": "RATE_LIMITED", "domain": "angarium", "metadata": {}}
-"""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED. The server has more work than it can do in time. Nothing was done; wait as long as `RetryInfo`
 says.
@@ -349,7 +340,7 @@ Example: {"reason": "WATCH_LAGGED", "domain": "angarium", "metadata": {"cursor":
 """
 ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 30
 """DEADLINE_EXCEEDED. The caller's deadline left no time to commit. Whether something was done is unknown: repeat the
-call with the same `request_id`.
+call, with the same `request_id` where it has one.
 
 Example: {"reason": "DEADLINE_TOO_SHORT", "domain": "angarium", "metadata": {}}
 """

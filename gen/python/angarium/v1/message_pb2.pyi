@@ -197,7 +197,8 @@ class Recipient(_message.Message):
     platform: Global___Platform.ValueType
     """Numbers kept for later: 6.
 
-    What the `device_tokens` belong to. Default: the provider finds out by itself.
+    What the `device_tokens` belong to. Default: the provider finds out by itself. Tokens are opaque: whether they are
+    of this platform is not checked here, the provider decides.
     """
     locale: _builtins.str
     """Language of the person, a BCP 47 tag such as `fa-IR`, ≤ 35 characters; handed to channels that have to know it, as

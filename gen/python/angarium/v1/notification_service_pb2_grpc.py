@@ -30,7 +30,8 @@ class NotificationServiceStub(object):
 
     A call bears the metadata `authorization: Bearer <key>`; the scope that the key needs stands at each RPC. The errors
     that any RPC can answer are listed at `ErrorReason`, an RPC's own stand in its comment. A unary call is given 10 s at
-    most, whatever deadline its caller set; streams live until they end or the caller leaves.
+    most, whatever deadline its caller set; of its request one message is read, a second one is ignored. Streams live until
+    they end, the caller leaves, or its key or tenant may no longer call (CREDENTIALS_INVALID, TENANT_DISABLED).
 
     Cursors. A cursor is a place in the log of status events: opaque, ≤ 512 characters, good for one tenant of one
     installation and for what it follows, which is one message or one filter. Keep the latest; to go on after a stream
@@ -88,7 +89,8 @@ class NotificationServiceServicer(object):
 
     A call bears the metadata `authorization: Bearer <key>`; the scope that the key needs stands at each RPC. The errors
     that any RPC can answer are listed at `ErrorReason`, an RPC's own stand in its comment. A unary call is given 10 s at
-    most, whatever deadline its caller set; streams live until they end or the caller leaves.
+    most, whatever deadline its caller set; of its request one message is read, a second one is ignored. Streams live until
+    they end, the caller leaves, or its key or tenant may no longer call (CREDENTIALS_INVALID, TENANT_DISABLED).
 
     Cursors. A cursor is a place in the log of status events: opaque, ≤ 512 characters, good for one tenant of one
     installation and for what it follows, which is one message or one filter. Keep the latest; to go on after a stream
@@ -231,7 +233,8 @@ class NotificationService(object):
 
     A call bears the metadata `authorization: Bearer <key>`; the scope that the key needs stands at each RPC. The errors
     that any RPC can answer are listed at `ErrorReason`, an RPC's own stand in its comment. A unary call is given 10 s at
-    most, whatever deadline its caller set; streams live until they end or the caller leaves.
+    most, whatever deadline its caller set; of its request one message is read, a second one is ignored. Streams live until
+    they end, the caller leaves, or its key or tenant may no longer call (CREDENTIALS_INVALID, TENANT_DISABLED).
 
     Cursors. A cursor is a place in the log of status events: opaque, ≤ 512 characters, good for one tenant of one
     installation and for what it follows, which is one message or one filter. Keep the latest; to go on after a stream

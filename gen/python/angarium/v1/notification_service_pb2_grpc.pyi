@@ -31,7 +31,8 @@ class NotificationServiceStub:
 
     A call bears the metadata `authorization: Bearer <key>`; the scope that the key needs stands at each RPC. The errors
     that any RPC can answer are listed at `ErrorReason`, an RPC's own stand in its comment. A unary call is given 10 s at
-    most, whatever deadline its caller set; streams live until they end or the caller leaves.
+    most, whatever deadline its caller set; of its request one message is read, a second one is ignored. Streams live until
+    they end, the caller leaves, or its key or tenant may no longer call (CREDENTIALS_INVALID, TENANT_DISABLED).
 
     Cursors. A cursor is a place in the log of status events: opaque, ≤ 512 characters, good for one tenant of one
     installation and for what it follows, which is one message or one filter. Keep the latest; to go on after a stream
@@ -115,7 +116,8 @@ class NotificationServiceAsyncStub(NotificationServiceStub):
 
     A call bears the metadata `authorization: Bearer <key>`; the scope that the key needs stands at each RPC. The errors
     that any RPC can answer are listed at `ErrorReason`, an RPC's own stand in its comment. A unary call is given 10 s at
-    most, whatever deadline its caller set; streams live until they end or the caller leaves.
+    most, whatever deadline its caller set; of its request one message is read, a second one is ignored. Streams live until
+    they end, the caller leaves, or its key or tenant may no longer call (CREDENTIALS_INVALID, TENANT_DISABLED).
 
     Cursors. A cursor is a place in the log of status events: opaque, ≤ 512 characters, good for one tenant of one
     installation and for what it follows, which is one message or one filter. Keep the latest; to go on after a stream
@@ -195,7 +197,8 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A call bears the metadata `authorization: Bearer <key>`; the scope that the key needs stands at each RPC. The errors
     that any RPC can answer are listed at `ErrorReason`, an RPC's own stand in its comment. A unary call is given 10 s at
-    most, whatever deadline its caller set; streams live until they end or the caller leaves.
+    most, whatever deadline its caller set; of its request one message is read, a second one is ignored. Streams live until
+    they end, the caller leaves, or its key or tenant may no longer call (CREDENTIALS_INVALID, TENANT_DISABLED).
 
     Cursors. A cursor is a place in the log of status events: opaque, ≤ 512 characters, good for one tenant of one
     installation and for what it follows, which is one message or one filter. Keep the latest; to go on after a stream

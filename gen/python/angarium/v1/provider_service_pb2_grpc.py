@@ -148,10 +148,11 @@ class ProviderServiceServicer(object):
     def TestProvider(self, request, context):
         """Tries a provider account: asks the provider whether the credentials are good and how much credit is left, or with
         `send` has it send one message to the address given. Answers OK when the trial was made, whatever it told: see
-        `outcome`. Calls the provider before it answers.
+        `outcome`. Calls the provider before it answers, and waits 8 s for it at most.
 
         Scope: `configure`.
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource provider).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource provider); FAILED_PRECONDITION (NO_ROUTE: in SANDBOX the account may
+        not send; COUNTRY_NOT_ALLOWED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

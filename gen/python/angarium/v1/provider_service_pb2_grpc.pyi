@@ -80,10 +80,11 @@ class ProviderServiceStub:
     TestProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.TestProviderRequest, _provider_service_pb2.TestProviderResponse]
     """Tries a provider account: asks the provider whether the credentials are good and how much credit is left, or with
     `send` has it send one message to the address given. Answers OK when the trial was made, whatever it told: see
-    `outcome`. Calls the provider before it answers.
+    `outcome`. Calls the provider before it answers, and waits 8 s for it at most.
 
     Scope: `configure`.
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource provider).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource provider); FAILED_PRECONDITION (NO_ROUTE: in SANDBOX the account may
+    not send; COUNTRY_NOT_ALLOWED).
     """
 
 @_typing.type_check_only
@@ -138,10 +139,11 @@ class ProviderServiceAsyncStub(ProviderServiceStub):
     TestProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.TestProviderRequest, _provider_service_pb2.TestProviderResponse]  # type: ignore[assignment]
     """Tries a provider account: asks the provider whether the credentials are good and how much credit is left, or with
     `send` has it send one message to the address given. Answers OK when the trial was made, whatever it told: see
-    `outcome`. Calls the provider before it answers.
+    `outcome`. Calls the provider before it answers, and waits 8 s for it at most.
 
     Scope: `configure`.
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource provider).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource provider); FAILED_PRECONDITION (NO_ROUTE: in SANDBOX the account may
+    not send; COUNTRY_NOT_ALLOWED).
     """
 
 class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -235,10 +237,11 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_provider_service_pb2.TestProviderResponse, _abc.Awaitable[_provider_service_pb2.TestProviderResponse]]:
         """Tries a provider account: asks the provider whether the credentials are good and how much credit is left, or with
         `send` has it send one message to the address given. Answers OK when the trial was made, whatever it told: see
-        `outcome`. Calls the provider before it answers.
+        `outcome`. Calls the provider before it answers, and waits 8 s for it at most.
 
         Scope: `configure`.
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource provider).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource provider); FAILED_PRECONDITION (NO_ROUTE: in SANDBOX the account may
+        not send; COUNTRY_NOT_ALLOWED).
         """
 
 def add_ProviderServiceServicer_to_server(servicer: ProviderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
