@@ -25,12 +25,16 @@ EMPTY = {"common", "base", "core", "data", "info"}
 BROAD = {
     ("server/api/health.py", "_run"),
     ("server/api/interceptor.py", "*"),
+    ("server/dispatch/dispatcher.py", "_deliver_suspect"),
     ("server/dispatch/dispatcher.py", "_every"),
+    ("server/dispatch/follow.py", "_hear"),
     ("server/dispatch/follow.py", "run"),
     ("server/dispatch/lane.py", "_carry"),
+    ("server/dispatch/lane.py", "_give_back"),
     ("server/dispatch/lane.py", "run"),
     ("server/providers/transport.py", "exchange"),
     ("server/store/batches.py", "_answers"),
+    ("server/store/configuration.py", "_tell"),
     ("server/store/tail.py", "run"),
 }
 

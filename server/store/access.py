@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, insert, select, tuple_, update
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
@@ -151,12 +151,32 @@ class Access:
 
         return await self._configuration.change(job)
 
+    async def api_key(self, tenant_id: str, key_id: str) -> ApiKey:
+        """The key of the tenant. Raises NotFound."""
+        this = select(ApiKey).where(col(ApiKey.tenant_id) == tenant_id, col(ApiKey.key_id) == key_id)
+        return await self._database.read(lambda c: _one(c, ApiKey, this, "api_key", key_id))
+
     async def list_api_keys(self, tenant_id: str, client_id: str = "", *, after: str = "", limit: int) -> list[ApiKey]:
         """At most `limit` keys of the tenant, or of one of its clients, by id, behind the id `after`."""
         mine = select(ApiKey).where(col(ApiKey.tenant_id) == tenant_id, col(ApiKey.key_id) > after)
         if client_id:
             mine = mine.where(col(ApiKey.client_id) == client_id)
         return await self._listed(ApiKey, mine.order_by(col(ApiKey.key_id)).limit(limit))
+
+    async def newest_api_keys(
+        self, tenant_id: str, client_id: str = "", *, before: tuple[Micros, str] | None = None, limit: int
+    ) -> list[ApiKey]:
+        """At most `limit` keys of the tenant, or of one of its clients, newest first.
+
+        `before`: `created_at` and `key_id` of the last key of the page before; keys of one time go by id, downwards.
+        """
+        place = (col(ApiKey.created_at), col(ApiKey.key_id))
+        mine = select(ApiKey).where(col(ApiKey.tenant_id) == tenant_id)
+        if client_id:
+            mine = mine.where(col(ApiKey.client_id) == client_id)
+        if before is not None:
+            mine = mine.where(tuple_(*place) < before)
+        return await self._listed(ApiKey, mine.order_by(*(column.desc() for column in place)).limit(limit))
 
     async def revoke_api_key(self, tenant_id: str, key_id: str) -> ApiKey:
         """Revoke a key; one that is revoked stays as it is. Raises NotFound."""

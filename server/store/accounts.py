@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Delete, Update, delete, insert, select, update
+from sqlalchemy import Connection, Delete, Update, delete, select, update
 from sqlmodel import col
 
 from server.model.accounts import Account, ProviderType
@@ -14,6 +14,7 @@ from server.model.configuration import ProviderChange
 from server.model.errors import AlreadyExists, Precondition, Reason, invalid_field, not_found
 from server.model.messages import Follow
 from server.model.tables import ProviderAccount, RoutingRule
+from server.store.dialect import Dialect, columns
 from server.store.rows import dump
 from server.vault.identity import new_id
 from server.vault.vault import TenantVault
@@ -32,6 +33,7 @@ _CLEARED: Mapping[str, tuple[str, object]] = {
     "timeout": ("timeout_micros", 0),
     "resources": ("resources", "[]"),
 }
+_ACCOUNT = columns("provider_account")
 _PLAIN = ("caption", "is_active", "priority", "base_url", "timeout_micros", "resources")
 
 
@@ -64,6 +66,7 @@ def list_accounts(connection: Connection, tenant_id: str) -> list[ProviderAccoun
 
 def configure(
     connection: Connection,
+    dialect: Dialect,
     vault: TenantVault,
     types: Mapping[str, ProviderType],
     wanted: Configuring,
@@ -75,7 +78,25 @@ def configure(
     Raises Precondition(ETAG_MISMATCH), AlreadyExists(RESOURCE_EXISTS) where the name has another type, NotFound for a
     type that nobody knows, Invalid, and whatever `check` raises.
     """
-    before = find_account(connection, wanted.tenant_id, wanted.name, lock=True)
+    while True:
+        before = find_account(connection, wanted.tenant_id, wanted.name, lock=True)
+        after = _merge(vault, types, before, wanted, check, now)
+        if before is not None and after is before:
+            return before, False, False
+        # Another process may have made the account since: then this change is merged into that.
+        if _is_written(connection, dialect, after, is_new=before is None):
+            return after, before is None, True
+
+
+def _merge(
+    vault: TenantVault,
+    types: Mapping[str, ProviderType],
+    before: ProviderAccount | None,
+    wanted: Configuring,
+    check: Callable[[Account], None],
+    now: Micros,
+) -> ProviderAccount:
+    """The account as it is to be; the very same one where nothing changes."""
     if wanted.etag and (before is None or wanted.etag != str(before.revision)):
         raise etag_mismatch("provider", wanted.name)
     base = before or _new(wanted, now)
@@ -90,16 +111,14 @@ def configure(
     after = _changed(base, wanted.change)
     check(account_of(after, secrets, kind))
     if before is not None and secrets == old_secrets and after.model_dump() == before.model_dump():
-        return before, False, False
-    sealed = ProviderAccount(
+        return before
+    return ProviderAccount(
         **after.model_dump(exclude={"secrets", "secret_marks", "revision", "updated_at"}),
         secrets=vault.seal(dump(secrets).encode(), _about(after.uid)),
         secret_marks=_marks(vault, before, old_secrets, secrets, now),
         revision=base.revision + (before is not None),
         updated_at=now,
     )
-    _write(connection, sealed, is_new=before is None)
-    return sealed, before is None, True
 
 
 def remove(connection: Connection, tenant_id: str, name: str, etag: str, *, force: bool) -> ProviderAccount:
@@ -208,11 +227,13 @@ def _mark(
     }
 
 
-def _write(connection: Connection, row: ProviderAccount, *, is_new: bool) -> None:
+def _is_written(connection: Connection, dialect: Dialect, row: ProviderAccount, *, is_new: bool) -> bool:
+    """Keep the row; whether it was: a new one is not where its name is taken."""
     if is_new:
-        connection.execute(insert(ProviderAccount).values(**row.model_dump()))
-    else:
-        connection.execute(_this(update(ProviderAccount), row).values(**row.model_dump(exclude={"tenant_id", "name"})))
+        values = row.model_dump()
+        return bool(dialect.insert_new(connection, _ACCOUNT, [tuple(values[n] for n in _ACCOUNT.names)], "uid"))
+    connection.execute(_this(update(ProviderAccount), row).values(**row.model_dump(exclude={"tenant_id", "name"})))
+    return True
 
 
 def _this(statement: Statement, row: ProviderAccount) -> Statement:

@@ -1,6 +1,8 @@
 """Attempt ↔ row, one function each way."""
 
 import json
+from dataclasses import astuple
+from functools import lru_cache
 
 from server.model.enums import Channel, OutcomeKind, ReceiptKind
 from server.model.messages import Attempt, Behind, Follow
@@ -52,8 +54,8 @@ def attempt_row(message_id: str, attempt: Attempt) -> Values:
         attempt.provider_key,
         attempt.started_at,
         attempt.deadline,
-        _follow_text(attempt.follow),
-        _behind_text(attempt.behind),
+        _fields_text(attempt.follow),
+        _fields_text(attempt.behind),
         word(attempt.outcome),
         word(attempt.refusal),
         word(attempt.fault),
@@ -97,9 +99,6 @@ def attempt_of(row: Row) -> Attempt:
     )
 
 
-def _follow_text(follow: Follow) -> str:
-    return dump((follow.polls, follow.looks_up, follow.pushes, follow.keeps_seconds, follow.looks_up_seconds))
-
-
-def _behind_text(behind: Behind) -> str:
-    return dump((behind.candidates, behind.steps, behind.channels))
+@lru_cache(1024)
+def _fields_text(noun: Follow | Behind) -> str:
+    return dump(astuple(noun))

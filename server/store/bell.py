@@ -12,6 +12,7 @@ SILENCE_SECONDS = 30.0
 """After so long without a word a listening connection is asked whether it is still there."""
 RECONNECT_SECONDS = 1.0
 CONNECT_SECONDS = 5
+CLOSE_SECONDS = 1.0
 
 _log = structlog.get_logger("store")
 
@@ -68,19 +69,33 @@ class PostgresBell:
     async def _connected(self, use: Callable[[Connection], Awaitable[None]]) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    self._conninfo,
-                    autocommit=True,
-                    application_name="angarium bell",
-                    connect_timeout=CONNECT_SECONDS,
-                    keepalives_idle=5,
-                    keepalives_interval=2,
-                    keepalives_count=3,
-                ) as connection:
+                async with await self._connection() as connection:
                     await use(connection)
             except (psycopg.Error, OSError) as lost:
                 _log.warning("bell lost its connection", error=type(lost).__name__)
                 await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _connection(self) -> Connection:
+        """A new connection. Cancelled while it makes one, psycopg would leave it open: it is awaited and closed."""
+        connecting = asyncio.create_task(
+            psycopg.AsyncConnection.connect(
+                self._conninfo,
+                autocommit=True,
+                application_name="angarium bell",
+                connect_timeout=CONNECT_SECONDS,
+                keepalives_idle=5,
+                keepalives_interval=2,
+                keepalives_count=3,
+            )
+        )
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            await asyncio.wait({connecting}, timeout=CLOSE_SECONDS)
+            if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+                await connecting.result().close()
+            connecting.cancel()
+            raise
 
     async def _listen(self, connection: Connection) -> None:
         await connection.execute("LISTEN angarium_event")

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
+import structlog
 from sqlalchemy import Connection, TextClause, bindparam, text
 
-from server.model.clock import Micros
+from server.model.clock import SECOND, Micros
 from server.model.enums import DueKind, MessageClass
-from server.model.messages import Case, Content, Hold
+from server.model.messages import Case, Content, Hold, Message
 from server.model.policy import POISON_ALONE_AFTER
 from server.model.work import Claim
 from server.store.cases import read_cases
@@ -18,6 +19,11 @@ from server.store.keys import TenantKeys
 from server.store.rows import DUE, Row, due_of
 from server.store.sealing import open_content
 from server.vault.vault import Unopenable
+
+SEALED_PAUSE: Micros = 60 * SECOND
+"""For so long a message is let be whose content no key of ours opens."""
+
+_log = structlog.get_logger("store")
 
 
 class Claims:
@@ -36,7 +42,8 @@ class Claims:
 
         Every tenant with due work gets an equal share, then what is left goes round again; where there are more tenants
         than room, each call goes on after the tenant that was served last. `alone`: one message at most, of those that
-        are claimed alone because claims of them died.
+        are claimed alone because claims of them died. What does not open is not claimed but put off by a
+        minute: a master key that is missing or wrong fails no message.
         """
         if limit <= 0 or not kinds:
             return []
@@ -95,13 +102,22 @@ class Claims:
         ids = [row[0] for row in rows]
         cases = read_cases(connection, self._database.dialect, ids)
         contents = self._read_contents(connection, cases)
+        sealed = [case.message for id_, case in cases.items() if isinstance(contents.get(id_), Unopenable)]
+        if sealed:
+            self._let_be(connection, sealed, now)
         return [
-            Claim(cases[row[0]], Hold(self._boot_id, due_of(row).epoch), now, contents.get(row[0]))
+            Claim(cases[row[0]], Hold(self._boot_id, due_of(row).epoch), now, content)
             for row in rows
-            if row[0] in cases
+            if row[0] in cases and not isinstance(content := contents.get(row[0]), Unopenable)
         ]
 
-    def _read_contents(self, connection: Connection, cases: dict[str, Case]) -> dict[str, Content | None]:
+    def _let_be(self, connection: Connection, sealed: Sequence[Message], now: Micros) -> None:
+        later = [{"id": id_, "worker": self._boot_id, "at": now + SEALED_PAUSE} for id_ in sorted(m.id for m in sealed)]
+        connection.execute(_LET_BE, later)
+        for tenant_id, count in sorted(Counter(message.tenant_id for message in sealed).items()):
+            _log.error("messages wait: their content does not open", tenant_id=tenant_id, messages=count)
+
+    def _read_contents(self, connection: Connection, cases: dict[str, Case]) -> dict[str, Content | Unopenable | None]:
         dialect = self._database.dialect
         rows = connection.exec_driver_sql(
             f"SELECT id, body, recipient FROM message WHERE {dialect.among('id')}",  # noqa: S608
@@ -109,12 +125,14 @@ class Claims:
         ).all()
         return {row.id: self._open(cases[row.id], row.body, row.recipient) for row in rows}
 
-    def _open(self, case: Case, body: bytes, recipient: bytes) -> Content | None:
-        try:
-            vault = self._keys.get(case.message.tenant_id)
-        except Unopenable:
+    def _open(self, case: Case, body: bytes, recipient: bytes) -> Content | Unopenable | None:
+        """None for what has been erased."""
+        if not body or not recipient:
             return None
-        return open_content(vault, case.message.id, body, recipient)
+        try:
+            return open_content(self._keys.get(case.message.tenant_id), case.message.id, body, recipient)
+        except Unopenable as sealed:
+            return sealed
 
 
 def held_by(connection: Connection, worker: str) -> list[tuple[str, Hold]]:
@@ -162,9 +180,8 @@ def _take_alone(locked: str) -> TextClause:
     ).bindparams(bindparam("kinds", expanding=True))
 
 
-_RELEASE = text(
-    "UPDATE due SET worker = '', claims = CASE WHEN kind = 'SEND' AND claims > 0 THEN claims - 1 ELSE claims END "
-    "WHERE message_id = :id AND worker = :worker AND epoch = :epoch"
-)
+_UNTAKEN = "worker = '', claims = CASE WHEN kind = 'SEND' AND claims > 0 THEN claims - 1 ELSE claims END"
+_RELEASE = text(f"UPDATE due SET {_UNTAKEN} WHERE message_id = :id AND worker = :worker AND epoch = :epoch")  # noqa: S608
+_LET_BE = text(f"UPDATE due SET {_UNTAKEN}, due_at = :at WHERE message_id = :id AND worker = :worker")  # noqa: S608
 
 _HELD = text("SELECT message_id, epoch FROM due WHERE worker = :worker AND worker <> '' ORDER BY message_id")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+import structlog
 from sqlalchemy import Connection, text
 
 from server.model.accounts import Account, ProviderType
@@ -23,14 +24,19 @@ from server.store.rules import RuleChange, read_rules
 from server.store.snapshot import read_credential, read_snapshot, read_version
 
 ABSENT_SECONDS = 1.0
-"""For so long a key that was not found is not looked for again."""
+"""For so long a key that is not in force is not looked for again."""
 ABSENT_MAX = 10_000
 
 T = TypeVar("T")
 
+_log = structlog.get_logger("store")
+
 
 class Configuration:
-    """The snapshot and its changes. `on_snapshot` is called on the event loop with every new snapshot."""
+    """The snapshot and its changes.
+
+    `on_snapshot` is called on the event loop with every new snapshot; what raises is called again at the next look.
+    """
 
     def __init__(self, database: Database, keys: TenantKeys, provider_types: Mapping[str, ProviderType]) -> None:
         self.snapshot = Snapshot()
@@ -38,17 +44,51 @@ class Configuration:
         self._database = database
         self._keys = keys
         self._types = provider_types
-        self._absent: dict[str, float] = {}
-        self._looking = asyncio.Semaphore(1)
+        self._looked_up: dict[str, tuple[float, Credential | None]] = {}
+        self._looking = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        self._log_epoch = 0
+        self._untold: list[Callable[[Snapshot], None]] = []
 
     async def refresh(self) -> None:
         """Read the whole configuration anew."""
-        self._take(await self._database.read(lambda c: read_snapshot(c, self._keys, self._types)))
+        async with self._reading:
+            await self._read()
 
     async def refresh_if_changed(self) -> None:
-        """Read the configuration anew where its version is not the snapshot's."""
-        if await self._database.read(read_version) != self.snapshot.version:
-            await self.refresh()
+        """Read the configuration anew where its version is not the snapshot's, or the database's history another."""
+        if not await self._is_other():
+            self._tell()
+            return
+        async with self._reading:
+            if await self._is_other():
+                await self._read()
+
+    async def _is_other(self) -> bool:
+        # After a restore the version may be any, and may be reached a second time with other contents.
+        version = await self._database.read(read_version)
+        return version != self.snapshot.version or self._database.log_epoch != self._log_epoch
+
+    async def _read(self) -> None:
+        """One reading at a time: the one that ends last has begun last, and what it found counts."""
+        epoch = self._database.log_epoch
+
+        def read(connection: Connection) -> Snapshot:
+            return read_snapshot(connection, self._keys, self._types, self._database.now(connection))
+
+        self.snapshot = await self._database.read(read)
+        self._log_epoch = epoch
+        self._untold = list(self.on_snapshot)
+        self._tell()
+
+    def _tell(self) -> None:
+        untold, self._untold = self._untold, []
+        for call in untold:
+            try:
+                call(self.snapshot)
+            except Exception:  # noqa: BLE001 - one that fails keeps the snapshot from nobody else
+                _log.exception("a new configuration is not in force everywhere")
+                self._untold.append(call)
 
     async def change(self, job: Callable[[Connection, Micros], T], *, validate_only: bool = False) -> T:
         """Run a configuring job in one transaction, which calls `raise_version` if it changes anything; then refresh.
@@ -72,16 +112,19 @@ class Configuration:
         return result
 
     async def credential(self, key_id: str) -> Credential | None:
-        """The key of this id: from the snapshot, else by a look into the database; a vain one holds for a second."""
-        known = self.snapshot.credentials.get(key_id)
-        if known is not None or time.monotonic() < self._absent.get(key_id, 0.0):
-            return known
+        """The key of this id: from the snapshot, which holds those in force, else by a look into the database.
+
+        None where there is none. What was found so, or not found, holds for a second.
+        """
+        if self._is_known(key_id):
+            return self._known(key_id)
         async with self._looking:  # strangers with made-up keys wait for each other, and not all readers for them
+            if self._is_known(key_id):
+                return self._known(key_id)
             found = await self._database.read(lambda c: read_credential(c, key_id))
-        if found is None:
-            self._note_absent(key_id)
-            return None
-        await self.refresh_if_changed()
+            if found is not None:
+                await self.refresh_if_changed()
+            self._note_looked_up(key_id, found)
         return self.snapshot.credentials.get(key_id, found)
 
     async def provider(self, tenant_id: str, name: str) -> ProviderAccount:
@@ -115,7 +158,9 @@ class Configuration:
         wanted = Configuring(tenant_id, name, change, client_id, etag)
 
         def job(connection: Connection, now: Micros) -> tuple[ProviderAccount, bool]:
-            row, created, changed = configure(connection, vault, self._types, wanted, check, now)
+            row, created, changed = configure(
+                connection, self._database.dialect, vault, self._types, wanted, check, now
+            )
             if changed:
                 raise_version(connection)
             return row, created
@@ -173,20 +218,21 @@ class Configuration:
 
         return await self.change(job, validate_only=validate_only)
 
-    def _take(self, snapshot: Snapshot) -> None:
-        """Two readings may overtake each other: the newer one stays."""
-        if snapshot.version < self.snapshot.version:
-            return
-        self.snapshot = snapshot
-        for call in self.on_snapshot:
-            call(snapshot)
+    def _is_known(self, key_id: str) -> bool:
+        return key_id in self.snapshot.credentials or time.monotonic() < self._looked_up.get(key_id, (0.0, None))[0]
 
-    def _note_absent(self, key_id: str) -> None:
+    def _known(self, key_id: str) -> Credential | None:
+        found = self.snapshot.credentials.get(key_id)
+        return found or self._looked_up.get(key_id, (0.0, None))[1]
+
+    def _note_looked_up(self, key_id: str, found: Credential | None) -> None:
         now = time.monotonic()
-        if len(self._absent) >= ABSENT_MAX:
-            self._absent = {known: until for known, until in self._absent.items() if until > now}
-        if len(self._absent) < ABSENT_MAX:
-            self._absent[key_id] = now + ABSENT_SECONDS
+        if key_id in self.snapshot.credentials:
+            return  # once it is revoked, no older look may speak for it
+        if len(self._looked_up) >= ABSENT_MAX:
+            self._looked_up = {known: look for known, look in self._looked_up.items() if look[0] > now}
+        if len(self._looked_up) < ABSENT_MAX:
+            self._looked_up[key_id] = (now + ABSENT_SECONDS, found)
 
 
 def raise_version(connection: Connection) -> None:

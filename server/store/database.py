@@ -1,6 +1,7 @@
 """One database: one thread that writes, a few that read, and what becomes of its errors."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -21,6 +22,10 @@ Job = Callable[[Connection], T]
 
 REPEATS_MAX = 3
 RETRY_AFTER_SECONDS = 1.0
+REFUSE_SECONDS_MAX = 1.0
+"""After a connect that failed, nobody waits for another one for as long as it took, at most so long."""
+
+_UNUSABLE = "The database can not be used now."
 
 _log = structlog.get_logger("store")
 
@@ -39,6 +44,7 @@ class Database:
         self.log_epoch = 0
         """The epoch that events are written under; known once `log_is_open`."""
         self._log_open = False
+        self._refusing_until = 0.0
         self._events_appended = False
         self._writer_connection: Connection | None = None
         self._writer_engine = dialect.open_writer()
@@ -163,9 +169,15 @@ class Database:
 
     def _connected(self) -> Connection:
         if self._writer_connection is None:
+            began = time.monotonic()
+            if began < self._refusing_until:
+                raise Unavailable(Reason.STORE_UNAVAILABLE, _UNUSABLE, retry_after_seconds=RETRY_AFTER_SECONDS)
             try:
                 self._writer_connection = self._connect()
             except DBAPIError as error:
+                # Where a connect is never answered, each job in the queue would wait as long as the first one.
+                now = time.monotonic()
+                self._refusing_until = now + min(now - began, REFUSE_SECONDS_MAX)
                 self._raise(error)
                 raise
         return self._writer_connection
@@ -204,7 +216,7 @@ class Database:
             case Trouble.FAULT:
                 raise error
             case _:
-                reason, message = Reason.STORE_UNAVAILABLE, "The database can not be used now."
+                reason, message = Reason.STORE_UNAVAILABLE, _UNUSABLE
         _log.warning("store unavailable", reason=reason, state=getattr(error.orig, "sqlstate", None))
         raise Unavailable(reason, message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
 

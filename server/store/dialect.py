@@ -25,7 +25,7 @@ class DatabaseInUse(Exception):
 
 
 class UnsafeDatabase(Exception):
-    """Acknowledged commits could be lost as the database is set up, or its schema is not one of this release."""
+    """It must not be served by this process: commits could be lost, or its schema or its keys are not ours."""
 
 
 class Trouble(Word):

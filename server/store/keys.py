@@ -11,6 +11,7 @@ from sqlmodel import col
 from server.model.clock import Micros
 from server.model.tables import TenantKey
 from server.store.database import Database
+from server.store.dialect import UnsafeDatabase
 from server.vault.vault import TenantVault, Unopenable, Vault, WrappedKey
 
 _log = structlog.get_logger("store")
@@ -56,6 +57,14 @@ class TenantKeys:
                 self._keep(tenant_id, keys[tenant_id])
             except Unopenable as sealed:
                 _log.error("a tenant can not be served", tenant_id=tenant_id, why=str(sealed))
+
+    def refuse_foreign(self, connection: Connection) -> None:
+        """Raise UnsafeDatabase where tenants have keys and the master keys open none of them."""
+        rows = connection.execute(select(TenantKey)).all()
+        if rows and not any(self._vault.opens(row.tenant_id, WrappedKey(row.key_id, row.wrapped)) for row in rows):
+            raise UnsafeDatabase(
+                "The master keys open none of the tenants' keys. Bring the ring of master keys that wrapped them."
+            )
 
     def create(self, connection: Connection, tenant_id: str, now: Micros) -> TenantVault:
         """Makes a tenant's key in the caller's transaction. It is kept in memory only once `get` reads it back."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, Row, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, select, text, tuple_
 
 from server.model.messages import Event
 from server.model.tables import METADATA
@@ -54,13 +54,37 @@ class EventLog(Protocol):
         """What became visible between two heads, settled or not; in order, the page behind `after`."""
         ...
 
+    def settled(
+        self, connection: Connection, after: LogCursor, edge: LogCursor, limit: int
+    ) -> Sequence[EventRowValues]:
+        """What stands behind one place and not behind another one, which must be settled; in order."""
+        ...
+
+    def settled_of(
+        self,
+        connection: Connection,
+        conditions: Sequence[ColumnElement[bool]],
+        after: LogCursor,
+        edge: LogCursor,
+        limit: int,
+    ) -> Sequence[EventRowValues]:
+        """As `settled`, of what meets the conditions; the first one is the tenant, by whose index they are found."""
+        ...
+
+    def last_place(self, connection: Connection, edge: LogCursor) -> LogCursor:
+        """The place of the last settled event; where there is none, the place before all events of this epoch.
+
+        Always a place of the database's own history: a cursor that stands there can be told from one of another.
+        """
+        ...
+
     def seen_before(self, place: LogCursor) -> str:
         """A `seen` of which it is certain that nothing behind the place was visible in it."""
         ...
 
 
 class SqliteLog:
-    """Ids order it; whatever is visible is settled."""
+    """Ids order it, across epochs too; whatever is visible is settled."""
 
     def head(self, connection: Connection) -> Head:
         epoch, last = connection.execute(_SQLITE_HEAD).one()
@@ -69,9 +93,34 @@ class SqliteLog:
     def news(
         self, connection: Connection, since: str, head: Head, after: LogCursor | None, limit: int
     ) -> Sequence[EventRowValues]:
-        first = after.id if after else int(since)
-        fresh = (_EVENT.c.id > first, _EVENT.c.id <= int(head.seen))
-        return connection.execute(select(*_ENTRY).where(*fresh).order_by(_EVENT.c.id).limit(limit)).all()
+        return self.settled(connection, after or LogCursor(0, 0, int(since)), head.edge, limit)
+
+    def settled(
+        self, connection: Connection, after: LogCursor, edge: LogCursor, limit: int
+    ) -> Sequence[EventRowValues]:
+        between = (_EVENT.c.id > after.id, _EVENT.c.id <= edge.id)
+        return connection.execute(select(*_ENTRY).where(*between).order_by(_EVENT.c.id).limit(limit)).all()
+
+    def settled_of(
+        self,
+        connection: Connection,
+        conditions: Sequence[ColumnElement[bool]],
+        after: LogCursor,
+        edge: LogCursor,
+        limit: int,
+    ) -> Sequence[EventRowValues]:
+        query = select(*_ENTRY).where(*conditions, _EVENT.c.id > after.id, _EVENT.c.id <= edge.id).order_by(*_PLACE)
+        # In two steps, for SQLite finds no place by comparing three columns at once: it would begin with the epoch.
+        same = query.where(_EVENT.c.log_epoch == after.log_epoch, _EVENT.c.xid == 0)
+        rows = connection.execute(same.limit(limit)).all()
+        if len(rows) < limit:
+            later = query.where(_EVENT.c.log_epoch > after.log_epoch)
+            rows = [*rows, *connection.execute(later.limit(limit - len(rows)))]
+        return rows
+
+    def last_place(self, connection: Connection, edge: LogCursor) -> LogCursor:
+        newest_first = select(*_PLACE).where(_EVENT.c.id <= edge.id).order_by(_EVENT.c.id.desc())
+        return _first_of(connection, newest_first, edge)
 
     def seen_before(self, place: LogCursor) -> str:
         return str(place.id)
@@ -92,8 +141,33 @@ class PostgresLog:
         query = select(*_ENTRY).where(*fresh).order_by(*_PLACE).limit(limit)
         return connection.execute(query, {"since": since, "seen": head.seen}).all()
 
+    def settled(
+        self, connection: Connection, after: LogCursor, edge: LogCursor, limit: int
+    ) -> Sequence[EventRowValues]:
+        return self.settled_of(connection, (), after, edge, limit)
+
+    def settled_of(
+        self,
+        connection: Connection,
+        conditions: Sequence[ColumnElement[bool]],
+        after: LogCursor,
+        edge: LogCursor,
+        limit: int,
+    ) -> Sequence[EventRowValues]:
+        between = (*conditions, _behind(after), _up_to(edge))
+        return connection.execute(select(*_ENTRY).where(*between).order_by(*_PLACE).limit(limit)).all()
+
+    def last_place(self, connection: Connection, edge: LogCursor) -> LogCursor:
+        newest_first = select(*_PLACE).where(_up_to(edge)).order_by(*(place.desc() for place in _PLACE))
+        return _first_of(connection, newest_first, edge)
+
     def seen_before(self, place: LogCursor) -> str:
         return f"{place.xid}:{place.xid}:"
+
+
+def event_log(*, postgres: bool) -> EventLog:
+    """The log of an engine."""
+    return PostgresLog() if postgres else SqliteLog()
 
 
 def entry_of(row: EventRowValues) -> Entry:
@@ -116,26 +190,6 @@ def tenant_id_of(row: EventRowValues) -> str:
     return row[_TENANT_ID]
 
 
-def settled(
-    connection: Connection, after: LogCursor, edge: LogCursor, limit: int, *conditions: ColumnElement[bool]
-) -> Sequence[EventRowValues]:
-    """What stands behind one place and not behind another one, which must be settled; in order."""
-    between = (_behind(after), tuple_(*_PLACE) <= (edge.log_epoch, edge.xid, edge.id))
-    query = select(*_ENTRY).where(*between, *conditions).order_by(*_PLACE).limit(limit)
-    return connection.execute(query).all()
-
-
-def last_place(connection: Connection, edge: LogCursor) -> LogCursor:
-    """The place of the last event that is settled; where there is none, the place before all events of this epoch.
-
-    Always a place of the database's own history, so that a cursor that stands there can be told from one of another.
-    """
-    within = tuple_(*_PLACE) <= (edge.log_epoch, edge.xid, edge.id)
-    newest_first = (place.desc() for place in _PLACE)
-    found = connection.execute(select(*_PLACE).where(within).order_by(*newest_first).limit(1)).one_or_none()
-    return LogCursor(*found) if found is not None else LogCursor(edge.log_epoch, 0, 0)
-
-
 def own_events(connection: Connection, tenant_id: str, message_id: str, after_seq: int) -> list[Event]:
     """A message's events behind a number, in order."""
     mine = (_EVENT.c.tenant_id == tenant_id, _EVENT.c.message_id == message_id, _EVENT.c.seq > after_seq)
@@ -156,8 +210,17 @@ def reaches_back(connection: Connection, cursor: LogCursor) -> bool:
     return connection.execute(select(_EVENT.c.id).where(there)).one_or_none() is not None
 
 
+def _first_of(connection: Connection, places: Select[int, int, int], edge: LogCursor) -> LogCursor:
+    found = connection.execute(places.limit(1)).one_or_none()
+    return LogCursor(*found) if found is not None else LogCursor(edge.log_epoch, 0, 0)
+
+
 def _behind(place: LogCursor) -> ColumnElement[bool]:
     return tuple_(*_PLACE) > (place.log_epoch, place.xid, place.id)
+
+
+def _up_to(place: LogCursor) -> ColumnElement[bool]:
+    return tuple_(*_PLACE) <= (place.log_epoch, place.xid, place.id)
 
 
 _LOG = text("SELECT log_epoch, pruned_epoch, pruned_xid, pruned_id FROM log")

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from server.model.clock import Micros
 from server.store.dialect import (
@@ -97,7 +97,7 @@ class Postgres:
             return Trouble.LOST
         state = getattr(error.orig, "sqlstate", None)
         if state is None:
-            return Trouble.LOST if type(error.orig).__name__ == "OperationalError" else Trouble.FAULT
+            return Trouble.LOST if isinstance(error, OperationalError) else Trouble.FAULT
         return _TROUBLES.get(state) or _TROUBLES.get(state[:2], Trouble.FAULT)
 
     def insert(self, connection: Connection, into: Columns, rows: Sequence[Values]) -> None:

@@ -26,6 +26,8 @@ from server.vault.vault import TenantVault, Unopenable
 _MESSAGE = METADATA.tables["message"]
 _DUE = METADATA.tables["due"]
 _NOTIFICATION = "notification"
+COPIES_AT_ONCE = 1_000
+"""How many copies are read at a time once some of a page did not open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class SandboxRecord:
     @property
     def place(self) -> str:
         """Where it stands in the outbox: what a page token holds."""
-        return f"{self.created_at}:{self.tracking_id}:{self.copy.attempt}"
+        return _place(self.created_at, self.tracking_id, self.copy.attempt)
 
 
 class Reading:
@@ -54,20 +56,31 @@ class Reading:
     ) -> Case:
         """A message with its attempts: by its id, or by the key under which a client sent it. Raises NotFound."""
 
-        def read(connection: Connection) -> Case | None:
-            message_id = tracking_id or _sent_under(connection, tenant_id, client_id, request_id)
-            if not _is_of(connection, tenant_id, message_id):
-                return None
-            return read_cases(connection, self._database.dialect, [message_id])[message_id]
+        def read(connection: Connection) -> Case:
+            return self._case(connection, tenant_id, tracking_id, client_id, request_id)
 
-        case = await self._database.read(read)
-        if case is None:
-            raise not_found("message", tracking_id or request_id)
-        return case
+        return await self._database.read(read)
+
+    async def status(
+        self, tenant_id: str, *, tracking_id: str = "", client_id: str = "", request_id: str = ""
+    ) -> tuple[Case, list[Event]]:
+        """As `message`, with the message's events in order, of one moment: the last event made the state what it is."""
+
+        def read(connection: Connection) -> tuple[Case, list[Event]]:
+            case = self._case(connection, tenant_id, tracking_id, client_id, request_id)
+            return case, own_events(connection, tenant_id, case.message.id, 0)
+
+        return await self._database.read(read)
 
     async def timeline(self, tenant_id: str, message_id: str) -> list[Event]:
         """A message's events in order; [] where there is none."""
         return await self._database.read(lambda c: own_events(c, tenant_id, message_id, 0))
+
+    def _case(self, connection: Connection, tenant_id: str, tracking_id: str, client_id: str, request_id: str) -> Case:
+        message_id = tracking_id or _sent_under(connection, tenant_id, client_id, request_id)
+        if not _is_of(connection, tenant_id, message_id):
+            raise not_found("message", tracking_id or request_id)
+        return read_cases(connection, self._database.dialect, [message_id])[message_id]
 
     async def messages(self, tenant_id: str, wanted: Filter, *, before: str = "", limit: int) -> list[Message]:
         """At most `limit` messages that a filter wants, newest first. `before`: the last id of the page before."""
@@ -97,9 +110,21 @@ class Reading:
         """
         vault = await self._keys.ready(tenant_id)
         addresses = [vault.index(address) for address in (phone, email) if address]
-        page = _copies(tenant_id, tracking_id, addresses, before).limit(limit)
-        rows = await self._database.read(lambda c: c.execute(page).all())
-        return [record for row in rows if (record := _record_in(vault, row)) is not None]
+        records: list[SandboxRecord] = []
+        size = limit
+        while len(records) < limit:
+            page = _copies(tenant_id, tracking_id, addresses, before).limit(size)
+            rows = await self._database.read(lambda c, page=page: c.execute(page).all())
+            records += [record for row in rows if (record := _record_in(vault, row)) is not None]
+            if len(rows) < size:
+                break
+            last, size = rows[-1], max(limit, COPIES_AT_ONCE)
+            before = _place(last.created_at, last.message_id, last.attempt)
+        return records[:limit]
+
+
+def _place(created_at: Micros, message_id: str, attempt: int) -> str:
+    return f"{created_at}:{message_id}:{attempt}"
 
 
 def _is_of(connection: Connection, tenant_id: str, message_id: str) -> bool:

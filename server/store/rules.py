@@ -49,14 +49,16 @@ class RuleChange:
             raise etag_mismatch("routing_rule", tenant_id)
 
     def set(self, rows: Sequence[RoutingRule], *, replace_all: bool) -> list[RoutingRule]:
-        """Make these rules be, and no others with `replace_all`; as they are kept. Raises Invalid above 200 rules."""
+        """Make these rules be, and no others with `replace_all`; as they are kept. Raises Invalid."""
         before = {row.name: row for row in read_rules(self._connection, self._tenant_id)[0]}
-        kept = [self._set(before.get(row.name), row) for row in rows]
         names = {row.name for row in rows}
+        if len(names) < len(rows):
+            raise invalid_field("rules", "must not name a rule twice")
+        if len(names if replace_all else before.keys() | names) > RULES_MAX:
+            raise invalid_field("rules", f"must not be more than {RULES_MAX} in all")
+        kept = [self._set(before.get(row.name), row) for row in rows]
         if replace_all:
             self._delete(before.keys() - names)
-        elif len(before.keys() | names) > RULES_MAX:
-            raise invalid_field("rules", f"a tenant has at most {RULES_MAX} rules")
         self._conclude()
         return kept
 

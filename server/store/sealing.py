@@ -6,7 +6,7 @@ from server.model.enums import Channel, Platform
 from server.model.messages import Content, Recipient
 from server.model.work import SandboxCopy
 from server.store.rows import dump
-from server.vault.vault import TenantVault, Unopenable
+from server.vault.vault import TenantVault
 
 
 def seal_content(vault: TenantVault, message_id: str, content: Content) -> tuple[bytes, bytes]:
@@ -31,14 +31,11 @@ def seal_content(vault: TenantVault, message_id: str, content: Content) -> tuple
 
 
 def open_content(vault: TenantVault, message_id: str, body: bytes, recipient: bytes) -> Content | None:
-    """What was sealed; None where it has been erased or does not open."""
+    """What was sealed; None where it has been erased. Raises Unopenable."""
     if not body or not recipient:
         return None
-    try:
-        text, sender = json.loads(vault.open(body, f"body:{message_id}"))
-        person = json.loads(vault.open(recipient, f"recipient:{message_id}"))
-    except Unopenable:
-        return None
+    text, sender = json.loads(vault.open(body, f"body:{message_id}"))
+    person = json.loads(vault.open(recipient, f"recipient:{message_id}"))
     phone, email, tokens, user_id, username, platform, locale = person
     known = Platform(platform) if platform else None
     return Content(Recipient(phone, email, tuple(tokens), user_id, username, known, locale), text, sender)

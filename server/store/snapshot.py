@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Label, RowMapping, and_, label, select
+from sqlalchemy import Connection, Label, RowMapping, and_, label, or_, select
 from sqlmodel import col
 
 from server.model.accounts import Account, ProviderType
+from server.model.clock import Micros
 from server.model.configuration import Credential, Snapshot, TenantSettings
 from server.model.enums import Channel, Mode, Scope
 from server.model.routing import Rule, Step
@@ -30,13 +31,16 @@ def read_version(connection: Connection) -> int:
     return connection.execute(select(col(ConfigVersion.version))).scalar_one_or_none() or 0
 
 
-def read_snapshot(connection: Connection, keys: TenantKeys, types: Mapping[str, ProviderType]) -> Snapshot:
-    """The whole configuration, with secrets opened. Rows that do not open are left out of use, and logged."""
+def read_snapshot(connection: Connection, keys: TenantKeys, types: Mapping[str, ProviderType], now: Micros) -> Snapshot:
+    """The whole configuration, with secrets opened; of the API keys those that are in force at `now`.
+
+    Rows that do not open are left out of use, and logged.
+    """
     keys.load(connection)
     return Snapshot(
         version=read_version(connection),
         tenants=MappingProxyType({row["tenant_id"]: _tenant(row) for row in connection.execute(_TENANTS).mappings()}),
-        credentials=MappingProxyType({row["key_id"]: _credential(row) for row in connection.execute(_KEYS).mappings()}),
+        credentials=MappingProxyType({row["key_id"]: _credential(row) for row in _live_keys(connection, now)}),
         accounts=_grouped((row.tenant_id, _account(row, keys, types)) for row in _accounts(connection)),
         rules=_grouped((row.tenant_id, _rule(row)) for row in _rules(connection)),
     )
@@ -56,6 +60,11 @@ _CLIENT_ACTIVE: Label[bool] = label("client_active", col(ClientAccount.is_active
 _KEYS = select(ApiKey, _CLIENT_ACTIVE).join(ClientAccount, _OF_CLIENT)
 
 _Noun = TypeVar("_Noun")
+
+
+def _live_keys(connection: Connection, now: Micros) -> Iterable[RowMapping]:
+    unexpired = or_(col(ApiKey.expires_at) == 0, col(ApiKey.expires_at) > now)
+    return connection.execute(_KEYS.where(col(ApiKey.revoked_at) == 0, unexpired)).mappings()
 
 
 def _accounts(connection: Connection) -> list[ProviderAccount]:

@@ -66,6 +66,7 @@ class Store:
     async def start(self) -> None:
         """Make the database ready for this release and this process; called by `open_store`."""
         await upgrade(self._database)
+        await self._database.read(self.keys.refuse_foreign)
         await self._database.open_log()
         await self._liveness.beat()
         if not self._database.postgres:
@@ -119,6 +120,7 @@ class Store:
         """Hold up to `limit` messages that are due, in equal shares for the tenants that have any.
 
         `alone`: at most one, of those whose claims died twice before a hand-off; they are never among the others.
+        A claim's content is None only where it has been erased; what does not open is not claimed.
         """
         return await self._claims.claim(message_class, kinds, limit, alone=alone)
 
@@ -170,7 +172,7 @@ async def open_store(
     """Open the database, bring it to this release's schema, and free what this process's former self held.
 
     `wait_seconds`: how long to try while the database is away or another process holds it. Raises DatabaseInUse,
-    UnsafeDatabase, Unavailable.
+    UnsafeDatabase (also where the vault opens none of the tenants' keys), Unavailable.
     """
     deadline = time.monotonic() + wait_seconds
     while True:

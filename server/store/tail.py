@@ -17,20 +17,7 @@ from server.model.messages import Event
 from server.model.watching import LogCursor
 from server.store.bell import Bell
 from server.store.database import Database
-from server.store.log import (
-    Entry,
-    EventLog,
-    EventRowValues,
-    Head,
-    PostgresLog,
-    SqliteLog,
-    entry_of,
-    last_place,
-    message_id_of,
-    place_of,
-    settled,
-    tenant_id_of,
-)
+from server.store.log import Entry, EventRowValues, Head, entry_of, event_log, message_id_of, place_of, tenant_id_of
 
 QUEUE_MAX = 256
 PAGE = 100
@@ -94,7 +81,7 @@ class Tail:
         self.position = _BEGINNING
         """Up to here who watches a tenant has been told."""
         self._database = database
-        self._event_log: EventLog = PostgresLog() if database.postgres else SqliteLog()
+        self._event_log = event_log(postgres=database.postgres)
         self._bell = bell
         self._joined = Bell()
         self._head = Head(self.position, "")
@@ -179,7 +166,7 @@ class Tail:
 
     def _look(self, connection: Connection) -> tuple[Head, LogCursor]:
         head = self._event_log.head(connection)
-        return head, last_place(connection, head.edge)
+        return head, self._event_log.last_place(connection, head.edge)
 
     def _begin_at(self, head: Head, last: LogCursor) -> None:
         self._head, self.position = head, last
@@ -202,7 +189,7 @@ class Tail:
     async def _tell_tenants(self, edge: LogCursor) -> None:
         while True:
             after = self.position
-            rows = await self._database.read(lambda c, after=after: settled(c, after, edge, PAGE))
+            rows = await self._database.read(lambda c, after=after: self._event_log.settled(c, after, edge, PAGE))
             self._tell(self._by_tenant, rows, tenant_id_of)
             if rows:
                 self.position = place_of(rows[-1])

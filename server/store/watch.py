@@ -15,7 +15,7 @@ from server.model.watching import Filter, Heartbeat, LogCursor, MessageCursor
 from server.store.bell import Bell, PostgresBell
 from server.store.database import Database
 from server.store.filters import wanted_rows
-from server.store.log import Entry, PostgresLog, SqliteLog, entry_of, last_place, own_events, reaches_back, settled
+from server.store.log import Entry, EventLog, entry_of, event_log, own_events, reaches_back
 from server.store.tail import Subscription, Tail
 
 HEARTBEAT_SECONDS = 20.0
@@ -37,7 +37,7 @@ class Watching:
         self._heartbeat_seconds = heartbeat_seconds
         self._bell = Bell()
         self._tail = Tail(database, self._bell)
-        self._event_log = PostgresLog() if database.postgres else SqliteLog()
+        self._event_log = event_log(postgres=database.postgres)
         self._remote: PostgresBell | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -68,7 +68,7 @@ class Watching:
 
     async def cursor_now(self) -> LogCursor:
         """A place behind which everything stands that is committed after this call."""
-        return await self._database.read(lambda c: last_place(c, self._event_log.head(c).edge))
+        return await self._database.read(self._end)
 
     async def watch_message(
         self, tenant_id: str, message_id: str, after: MessageCursor | None, *, states_only: bool = False
@@ -101,9 +101,10 @@ class Watching:
     ) -> AsyncGenerator[tuple[LogCursor, list[Event]]]:
         """A tenant's events behind a cursor (None: from now), in the log's order, with the cursor that stands behind.
 
-        It never ends by itself. The first answer after the backlog, and a heartbeat, is an empty list. Raises
-        CursorExpired where the log does not reach back to the cursor or is another one; Exhausted(WATCH_LAGGED),
-        Unavailable: go on from the last cursor.
+        Where two processes change one message at once, that order may not be that of its events' numbers. It never
+        ends by itself. The first answer after the backlog, and a heartbeat, is an empty list. Raises CursorExpired
+        where the log does not reach back to the cursor or is another one; Exhausted(WATCH_LAGGED), Unavailable: go
+        on from the last cursor.
         """
         look = _Look(tenant_id, wanted, states_only)
         place, more = after or await self.cursor_now(), after is not None
@@ -137,12 +138,15 @@ class Watching:
         """A page of the backlog up to an edge, None for the log's; the place behind it; whether there is more."""
 
         def read(connection: Connection) -> tuple[LogCursor, list[Entry]]:
-            until = edge or last_place(connection, self._event_log.head(connection).edge)
-            return until, look.read(connection, after, until)
+            until = edge or self._end(connection)
+            return until, look.read(connection, self._event_log, after, until)
 
         until, entries = await self._database.read(read)
         more = len(entries) == PAGE
         return entries[-1].place if more else max(after, until), [entry.event for entry in entries], more
+
+    def _end(self, connection: Connection) -> LogCursor:
+        return self._event_log.last_place(connection, self._event_log.head(connection).edge)
 
     def _own(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -166,14 +170,14 @@ class _Look:
     def wants(self, event: Event) -> bool:
         return (event.moved or not self.states_only) and self.wanted.matches(event)
 
-    def read(self, connection: Connection, after: LogCursor, edge: LogCursor) -> list[Entry]:
+    def read(self, connection: Connection, log: EventLog, after: LogCursor, edge: LogCursor) -> list[Entry]:
         if not reaches_back(connection, after):
             message = "The log does not reach back to the cursor, or was restored. List what there is, and watch anew."
             raise CursorExpired(Reason.CURSOR_EXPIRED, message)
         conditions = wanted_rows(_EVENT, self.tenant_id, self.wanted)
         if self.states_only:
             conditions.append(_EVENT.c.moved)
-        return [entry_of(row) for row in settled(connection, after, edge, PAGE, *conditions)]
+        return [entry_of(row) for row in log.settled_of(connection, conditions, after, edge, PAGE)]
 
 
 def _first_look(

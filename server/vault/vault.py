@@ -49,6 +49,14 @@ class Vault:
             raise Unopenable(f"tenant {tenant_id!r} has no key")
         return TenantVault(tenant_id, [(key.key_id, self._unwrap(tenant_id, key)) for key in keys])
 
+    def opens(self, tenant_id: str, key: WrappedKey) -> bool:
+        """Whether a master key of the ring opens this tenant key."""
+        try:
+            self._unwrap(tenant_id, key)
+        except Unopenable:
+            return False
+        return True
+
     def rewrapped(self, tenant_id: str, key: WrappedKey) -> WrappedKey | None:
         """The same key under the first master key; None when it is so already. Raises Unopenable."""
         if _master_of(key.wrapped) == self._first:

@@ -14,7 +14,7 @@ from server.model.watching import LogCursor, MessageCursor
 from server.store.store import Store
 from tests.cluster import Cluster
 from tests.store.conftest import OpenAt
-from tests.store.letters import TENANTS
+from tests.store.letters import TENANTS, until
 from tests.store.watchers import all_of, behind, cancel, deliver, send, watching
 
 NORTH = TENANTS[0]
@@ -98,6 +98,8 @@ async def test_a_restored_postgres_expires_later_cursors(
     await on_postgres.close()
     name = str(make_url(postgres_url).database)
     with cluster.connect() as connection:
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        await until(lambda: connection.execute(sessions, [name]).fetchone() == (0,))
         connection.execute(f"CREATE DATABASE {name}_restored TEMPLATE {name}".encode())
     store = await open_at(postgres_url)
     await cancel(store, first)

@@ -7,7 +7,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
+from sqlalchemy.event import listen
 
 from server.model.enums import Channel, MessageClass, ReceiptKind, State
 from server.model.errors import Exhausted, NotFound, Reason, Unavailable
@@ -16,6 +17,7 @@ from server.model.messages import Behind, Event
 from server.model.outcomes import Accepted, Receipt
 from server.model.tables import METADATA
 from server.model.watching import Filter, Heartbeat, LogCursor
+from server.store.log import Entry
 from server.store.store import Store
 from server.store.tail import QUEUE_MAX
 from server.store.watch import Watching
@@ -80,20 +82,45 @@ async def test_a_message_is_watched_to_its_end(store: Store) -> None:
 
 
 async def test_a_watch_ends_behind_all_that_came_with_the_end(store: Store) -> None:
-    """One transaction may end a message and correct it: the correction is told before the watch ends, live too."""
-    message = (await store.accept(letter(NORTH))).message
-    (claim,) = await store.claim(message.message_class, SEND, 1)
-    (opening,) = started(claim).openings
-    await store.apply(message.id, Started(claim.hold, (replace(opening, behind=Behind()),)))
-    await store.apply(message.id, Settled(claim.hold, 1, Accepted("upstream-1")))
-    live = asyncio.create_task(all_of(store, NORTH, message.id))
-    await until(lambda: message.id in store.watching._tail._by_message)
+    """One transaction may end a message and correct it: the correction is told before the watch ends, live too.
+
+    There are more events in the transaction than in a page of the tail, so that it reads some ends without the rest.
+    """
+    await accept_all(store, [letter(NORTH) for _ in range(61)])
+    claims = await store.claim(MessageClass.TRANSACTIONAL, SEND, 100)
+    ids = [claim.case.message.id for claim in claims]
+    for claim in claims:
+        (opening,) = started(claim).openings
+        await store.apply(claim.case.message.id, Started(claim.hold, (replace(opening, behind=Behind()),)))
+    settled = [store.apply(c.case.message.id, Settled(c.hold, 1, Accepted("upstream-1"))) for c in claims]
+    await asyncio.gather(*settled)
+    live = [asyncio.create_task(all_of(store, NORTH, id_)) for id_ in ids[1:]]
+    await until(lambda: len(store.watching._tail._by_message) == 60)
     receipts = [Receipted(1, Receipt(kind)) for kind in (ReceiptKind.UNDELIVERED, ReceiptKind.DELIVERED)]
-    await asyncio.gather(*(store.apply(message.id, receipt) for receipt in receipts))
-    events = await live
-    assert [(event.state, event.done) for event in events[-2:]] == [(State.UNDELIVERED, True), (State.DELIVERED, True)]
-    assert events[-1].at == events[-2].at
-    assert events == await store.reading.timeline(NORTH, message.id)
+    facts = [(ids[0], receipts[0]), *((id_, receipt) for id_ in ids[1:] for receipt in receipts)]
+    await asyncio.gather(*(store.apply(*fact) for fact in facts))
+    for events in await asyncio.gather(*live):
+        ends = [(event.state, event.done) for event in events[-2:]]
+        assert ends == [(State.UNDELIVERED, True), (State.DELIVERED, True)]
+        assert events[-1].at == events[-2].at
+
+
+async def test_what_the_tail_has_not_brought_yet_is_not_left_out(store: Store) -> None:
+    """An older transaction may hold a younger event: where a number is missing, the message's own rows are read."""
+    id_ = await send(store, NORTH)
+    live = asyncio.create_task(all_of(store, NORTH, id_))
+    tail = store.watching._tail
+    await until(lambda: id_ in tail._by_message)
+    store.watching._tasks[0].cancel()  # from here on nothing but this test brings events
+    (claim,) = await store.claim(MessageClass.TRANSACTIONAL, SEND, 1)
+    await store.apply(id_, started(claim))
+    await store.apply(id_, Settled(claim.hold, 1, Accepted("upstream-1")))
+    timeline = await store.reading.timeline(NORTH, id_)
+    (subscription,) = tail._by_message[id_]
+    subscription.offer(Entry(LogCursor(2**40, 0, 0), timeline[2]))
+    await store.apply(id_, Receipted(1, Receipt(ReceiptKind.DELIVERED)))
+    subscription.offer(Entry(LogCursor(2**40, 0, 1), (await store.reading.timeline(NORTH, id_))[3]))
+    assert [event.seq for event in await live] == [1, 2, 3, 4]
 
 
 async def test_states_only_leaves_out_what_moved_no_state(store: Store) -> None:
@@ -328,3 +355,19 @@ async def test_a_database_that_became_another_sends_watchers_away(on_postgres: S
     async with watching(on_postgres, NORTH, told.cursor) as again:
         await cancel(on_postgres, id_)
         assert await again.until(1) == [(id_, 2)]
+
+
+async def test_reading_the_end_of_a_long_log_costs_no_more_than_of_a_short_one(on_sqlite: Store) -> None:
+    """SQLite finds what is new by its key, not by going through the epoch, which lasts as long as the process."""
+    asked: list[tuple[str, tuple[int, ...]]] = []
+
+    def read(connection: Connection) -> list[str]:
+        place = LogCursor(1, 0, 1)
+        listen(connection, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: asked.append((sql, values)))
+        on_sqlite.watching._event_log.settled(connection, place, place, 10)
+        on_sqlite.watching._event_log.last_place(connection, place)
+        return [str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", v).all()) for sql, v in asked[:2]]
+
+    plans = await on_sqlite._database.read(read)
+    assert len(plans) == 2
+    assert all("USING INTEGER PRIMARY KEY (rowid" in plan for plan in plans)

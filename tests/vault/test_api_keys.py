@@ -49,6 +49,7 @@ def test_a_key_with_one_wrong_character_is_none(place: int, wrong: str) -> None:
         MINTED.secret + "\n",
         MINTED.secret.upper(),
     ],
+    ids=["empty", "prefix", "other", "shorter", "longer", "space", "newline", "upper"],
 )
 def test_what_has_not_the_shape_is_none(text: str) -> None:
     """Nothing is trimmed or guessed."""

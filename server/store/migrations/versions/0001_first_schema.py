@@ -151,6 +151,7 @@ def _create_event() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_event_log", "event", ["log_epoch", "xid", "id"])
+    op.create_index("ix_event_tenant", "event", ["tenant_id", "log_epoch", "xid", "id"])
     op.create_index("uq_event_message_seq", "event", ["message_id", "seq"], unique=True)
 
 
