@@ -14,7 +14,7 @@ from typing import IO, Any, Self
 
 import grpc
 from angarium.v1.access_service_pb2 import CreateApiKeyRequest, CreateClientRequest, CreateTenantRequest, Tenant
-from angarium.v1.message_pb2 import CHANNEL_SMS, Notification
+from angarium.v1.message_pb2 import CHANNEL_SMS, Failure, Notification, Outcome
 from angarium.v1.notification_service_pb2 import GetStatusRequest, GetStatusResponse
 from angarium.v1.provider_service_pb2 import ConfigureProviderRequest
 from angarium.v1.routing_service_pb2 import RouteStep, RoutingRule, SetRoutingRulesRequest
@@ -176,6 +176,22 @@ def state_of(found: GetStatusResponse) -> str:
     return Notification.State.Name(found.notification.state).removeprefix("STATE_")
 
 
+def outcomes(found: GetStatusResponse) -> list[tuple[str, str]]:
+    """Which account each attempt went to, and what it came to; without its prefix."""
+    return [(a.provider, Outcome.Name(a.outcome).removeprefix("OUTCOME_")) for a in found.attempts]
+
+
+def reason_of(found: GetStatusResponse) -> str:
+    """Why a message failed, without its prefix."""
+    return Failure.Reason.Name(found.notification.failure.reason).removeprefix("REASON_")
+
+
+def names_of(found: GetStatusResponse) -> list[str]:
+    """The states that a message went through."""
+    states = found.notification.DESCRIPTOR.enum_types_by_name["State"].values_by_number
+    return [states[event.state].name.removeprefix("STATE_") for event in found.timeline]
+
+
 class Gateway(Callers):
     """A gateway in this process, as the application puts it together, on a free port."""
 
@@ -324,10 +340,10 @@ def surroundings(folder: Path, url: str, address: str) -> dict[str, str]:
     return {**kept, **chosen, **on_postgres, "ANGARIUM_ALLOW_PRIVATE_UPSTREAMS": "true"}
 
 
-def run_server(*arguments: str, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[bytes]":
-    """A command of the server's, to its end."""
+def run_server(folder: Path, *arguments: str, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[bytes]":
+    """A command of the server's in this folder, to its end."""
     command = [sys.executable, "-m", "server", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=START_SECONDS, check=False)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=START_SECONDS, check=False)
 
 
 async def _serves(channel: grpc.aio.Channel) -> bool:

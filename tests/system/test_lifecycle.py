@@ -103,7 +103,7 @@ async def test_a_second_process_on_the_same_sqlite_is_refused(tmp_path: Path) ->
     """Exit code 2 and one sentence that names the file and Postgres; the first one serves on."""
     async with GatewayProcess(tmp_path) as gateway:
         environment = surroundings(tmp_path, "", "127.0.0.1:0")
-        code, said = await started(environment)
+        code, said = await started(tmp_path, environment)
         assert code == 2
         assert said.startswith("Another process uses ")
         assert str(tmp_path / "angarium.db") in said
@@ -117,9 +117,9 @@ async def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     """Exit code 2 and a sentence that names the address."""
     (tmp_path / "other").mkdir()
     async with GatewayProcess(tmp_path) as gateway:
-        code, said = await started(surroundings(tmp_path / "other", "", gateway.address))
+        code, said = await started(tmp_path, surroundings(tmp_path / "other", "", gateway.address))
         assert code == 2
-        assert f"Cannot listen on {gateway.address}" in said.splitlines()[-1]
+        assert f"Cannot serve on {gateway.address}" in said.splitlines()[-1]
         assert "Traceback" not in said
 
 
@@ -143,7 +143,7 @@ async def test_a_taken_port_is_refused(tmp_path: Path) -> None:
 )
 async def test_wrong_settings_are_refused(tmp_path: Path, settings: Mapping[str, str], sentence: str) -> None:
     """Exit code 2 and a sentence that says what to change; no traceback."""
-    code, said = await started({**surroundings(tmp_path, "", "127.0.0.1:0"), **settings})
+    code, said = await started(tmp_path, {**surroundings(tmp_path, "", "127.0.0.1:0"), **settings})
     assert code == 2, said
     assert sentence.lower() in said.splitlines()[-1].lower()
     assert "Traceback" not in said
@@ -160,7 +160,7 @@ async def test_the_health_command_tells_whether_it_serves(tmp_path: Path) -> Non
 async def test_bootstrap_prints_the_first_key_once(tmp_path: Path, postgres_url: str) -> None:
     """On Postgres it prints a key that works; a second time it says that it will not, with exit code 1."""
     async with GatewayProcess(tmp_path, url=postgres_url) as gateway:
-        again = await asyncio.to_thread(run_server, "bootstrap", environment=gateway.environment)
+        again = await asyncio.to_thread(run_server, tmp_path, "bootstrap", environment=gateway.environment)
         assert again.returncode == 1
         assert again.stdout == b""
         await gateway.configure_sandbox()
@@ -229,9 +229,9 @@ async def refuses(gateway: GatewayProcess, secret: str) -> bool:
     return False
 
 
-async def started(environment: Mapping[str, str]) -> tuple[int, str]:
+async def started(folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
     """What a start that is refused ends with, and what it says beside its log."""
-    finished = await asyncio.to_thread(run_server, "serve", environment=environment)
+    finished = await asyncio.to_thread(run_server, folder, "serve", environment=environment)
     lines = [line for line in finished.stderr.decode().splitlines() if not is_log(line)]
     return finished.returncode, "\n".join(lines)
 
@@ -244,4 +244,4 @@ def is_log(line: str) -> bool:
 
 
 async def health_of(gateway: GatewayProcess) -> int:
-    return (await asyncio.to_thread(run_server, "health", environment=gateway.environment)).returncode
+    return (await asyncio.to_thread(run_server, gateway.folder, "health", environment=gateway.environment)).returncode
