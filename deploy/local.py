@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,6 +50,10 @@ def main() -> int:
         ANGARIUM_ALLOW_PRIVATE_UPSTREAMS="true",
         ANGARIUM_LOG_LEVEL="WARNING",
     )
+    taken = [address for address in (options.listen, options.upstream) if _is_taken(address)]
+    if taken:
+        print(f"{' and '.join(taken)} in use: does another one serve? See --listen and --upstream.", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, _interrupt)
     with (
         _process(["sandbox-upstream", "--listen", options.upstream], environment) as upstream,
@@ -57,6 +62,7 @@ def main() -> int:
         try:
             return _show_and_serve(options, upstream, gateway)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             print("\nStopping.")
             return 0
 
@@ -68,6 +74,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--upstream", default="127.0.0.1:8089", help="HOST:PORT of the sandbox upstream")
     parser.add_argument("--once", action="store_true", help="end after the two sends")
     return parser.parse_args()
+
+
+def _is_taken(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as asking:
+        return asking.connect_ex((host, int(port))) == 0
 
 
 def _interrupt(*_: object) -> None:
