@@ -19,6 +19,7 @@ from server.store import postgres
 from server.store.configuration import ABSENT_SECONDS, Configuration
 from server.store.database import Database
 from server.store.dialect import UnsafeDatabase
+from server.store.log import place_of
 from server.store.retention import _LONG_DONE, _OLD_KEYS, _UNERASED
 from server.store.store import Store, open_store
 from server.vault.api_keys import mint
@@ -131,8 +132,7 @@ async def test_a_backlog_goes_on_from_epoch_to_epoch(store: Store) -> None:
         page = await store._database.read(lambda c, after=after: log.settled_of(c, OF_NORTH, after, edge, 2))
         if not page:
             break
-        log_epoch, xid, id_ = page[-1][-3:]
-        after = LogCursor(log_epoch, xid, id_)
+        after = place_of(page[-1])
         found += [row[-1] for row in page]
     assert found == [row[0] for row in await rows(store, "SELECT id FROM event WHERE tenant_id = 'north' ORDER BY id")]
     assert len(found) == 6
