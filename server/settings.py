@@ -36,9 +36,9 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_engine(cls, url: str) -> str:
-        if url.startswith((SQLITE, "postgresql://", "postgresql+psycopg://")):
+        if url.startswith(("postgresql://", "postgresql+psycopg://")) or url.removeprefix(SQLITE) not in ("", url):
             return url
-        raise ValueError("must begin with sqlite:/// or postgresql://")
+        raise ValueError("must be sqlite:///PATH or postgresql://USER@HOST/NAME")
 
     @property
     def data_folder(self) -> Path | None:

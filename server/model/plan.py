@@ -194,8 +194,7 @@ def _closed(
 ) -> tuple[Micros, Cause | Skip]:
     country = country_of(destination) if hop.channel in (Channel.SMS, Channel.VOICE) else ""
     closed = health.closed((hop.account.uid, hop.channel, country), content.sender or hop.sender, now)
-    if closed is not None:
-        return closed.until, closed.cause
-    if repeat and hop.account.uid in health.spent:
+    # A spent budget outweighs a breaker, which never closes the last way: repeats would go on without a limit.
+    if repeat and hop.account.uid in health.spent and (closed is None or closed.cause != Cause.RATE_LIMITED):
         return now + BUDGET_PAUSE, Skip.BUDGET_SPENT
-    return 0, Skip.CLOSED
+    return (closed.until, closed.cause) if closed is not None else (0, Skip.CLOSED)

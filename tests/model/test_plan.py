@@ -185,6 +185,14 @@ def test_a_spent_budget_holds_up_repeats_alone() -> None:
     assert chosen(planned(route_of("ab"), tried("a"), health=spent)) == ("b", 1)
 
 
+def test_an_open_breaker_does_not_hide_a_spent_budget() -> None:
+    """The last way goes although its breaker is open, but its repeats wait for the budget all the same."""
+    until = NOW + 5 * SECOND
+    health = Health(accounts={"uid-a": Closed(until, Cause.BREAKER_OPEN)}, spent=frozenset({"uid-a"}))
+    assert chosen(planned(route_of("a"), health=health)) == ("a", 1)
+    assert planned(route_of("a"), tried("a"), health=health) == Wait(NOW + BUDGET_PAUSE, Skip.BUDGET_SPENT)
+
+
 def test_a_closed_sender_closes_no_other() -> None:
     """A sender that is closed on an account leaves the account to messages of another sender."""
     health = Health(senders={("uid-a", "1000"): Closed(NOW + SECOND, Cause.SENDER)})

@@ -127,7 +127,7 @@ async def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         ({"ANGARIUM_DATABASE_URL": "foo"}, "ANGARIUM_DATABASE_URL: "),
-        ({"ANGARIUM_DATABASE_URL": "sqlite:///"}, "SQLite"),
+        ({"ANGARIUM_DATABASE_URL": "sqlite:///"}, "ANGARIUM_DATABASE_URL: "),
         ({"ANGARIUM_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "ANGARIUM_MASTER_KEY must be set"),
         (
             {
