@@ -68,7 +68,8 @@ def looked_up() -> Life:
     begin(life, key=71)
     lose_worker(life)
     life.claim()
-    life.now += SECOND
+    # Only after the hand-off's own deadline, and a second more, is it proof.
+    life.now += 10 * SECOND
     life.tell(LookedUp(life.hold, 1, NeverRegistered(), jitter=0.0))
     begin(life, key=71)
     settle(life, Accepted("8001"))
