@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import isawaitable
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import grpc
 from angarium.v1.access_service_pb2 import CreateApiKeyRequest, CreateClientRequest, CreateTenantRequest, Tenant
@@ -35,6 +35,14 @@ STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
 CALLS_AT_ONCE = 64
 """Of one connection: a server refuses what comes in a burst above its number of streams."""
+
+EAGER = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
+"""Of a connection that is tried again at once when its server is back."""
 
 # A killed test run leaves no gateway behind: the kernel ends it with its parent. Kept over exec, as the pid is.
 _ENDS_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
@@ -239,7 +247,6 @@ class GatewayProcess(Callers):
         self.environment = {**surroundings(folder, url, self.address), **(environment or {})}
         self._command = command or (sys.executable, "-m", "server")
         self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -270,19 +277,17 @@ class GatewayProcess(Callers):
             except TimeoutError:
                 self._process.kill()
                 await self.ended(STOP_SECONDS)
-        if self._stderr is not None:
-            self._stderr.close()
 
-    def start(self) -> None:
-        """Start it; it does not serve yet."""
-        self._stderr = self._written.open("ab")
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _ENDS_WITH_PARENT, *self._command],
-            cwd=ROOT,
-            env=self.environment,
-            stdout=self._stderr,
-            stderr=self._stderr,
-        )
+    def start(self, command: Sequence[str] | None = None) -> None:
+        """Start it, or once more when it has ended, by another command where one is given; it does not serve yet."""
+        with self._written.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _ENDS_WITH_PARENT, *(command or self._command)],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=stderr,
+                stderr=stderr,
+            )
 
     async def _bootstrap(self) -> None:
         """On Postgres nobody but `bootstrap` makes the operator's key, which is left where SQLite has it."""
@@ -295,7 +300,7 @@ class GatewayProcess(Callers):
     async def serving(self) -> None:
         """Wait until it says SERVING; fails with its stderr where it ends instead."""
         deadline = time.monotonic() + START_SECONDS
-        async with grpc.aio.insecure_channel(self.address) as channel:
+        async with grpc.aio.insecure_channel(self.address, options=EAGER) as channel:
             while not await _serves(channel):
                 ended = self._running.poll()
                 assert ended is None, f"it ended with {ended}:\n{self.stderr}"

@@ -83,7 +83,8 @@ class Caller:
         return Op(Result.INFO, self.tenant_id, self.client_id, method=method, made=False, tracking_id=tracking_id)
 
     async def _call(self, asked: Op, request: Proto, timeout_seconds: float) -> Op:
-        asked = replace(asked, invoked_at=now_micros())
+        """A call that is cut off, by its own task's end too, was made all the same: nobody knows how it ended."""
+        done = asked = replace(asked, invoked_at=now_micros())
         try:
             answer = await getattr(self.stub, asked.method)(request, timeout=timeout_seconds, metadata=self.metadata)
         except grpc.aio.AioRpcError as error:
@@ -93,8 +94,10 @@ class Caller:
             if isinstance(answer, notifications.SendResponse):
                 expires_at = micros_of(answer.expire_time)
                 done = replace(done, tracking_id=answer.tracking_id, replayed=answer.replayed, expires_at=expires_at)
-        self.ops.append(replace(done, ended_at=now_micros()))
-        return self.ops[-1]
+        finally:
+            done = replace(done, ended_at=now_micros())
+            self.ops.append(done)
+        return done
 
 
 class Watcher:
@@ -126,6 +129,15 @@ class Watcher:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    @property
+    def follows_one(self) -> bool:
+        """Whether it follows one message, and ends with it."""
+        return bool(self._tracking_id)
+
+    @property
+    def tenant_id(self) -> str:
+        return self._caller.tenant_id
 
     def cut(self) -> None:
         """Break the stream as a caller that loses its connection does; it is resumed."""
