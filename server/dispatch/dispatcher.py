@@ -20,6 +20,7 @@ from server.store.store import Store
 WIDTHS = {MessageClass.OTP: 64, MessageClass.TRANSACTIONAL: 64, MessageClass.BULK: 32}
 BEAT_SECONDS = 1.0
 SWEEP_SECONDS = 1.0
+CLOCK_SECONDS = 1.0
 CONFIGURATION_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 PRUNE_PAUSE_SECONDS = 0.05
@@ -54,6 +55,7 @@ class Dispatcher:
         self._claiming.append(_owned(self._deliver_suspects(), "quarantine"))
         self._every("beat", BEAT_SECONDS, self._store.beat)
         self._every("sweep", SWEEP_SECONDS, self._sweep)
+        self._every("clock", CLOCK_SECONDS, self._keep_time)
         self._every("configuration", CONFIGURATION_SECONDS, self._store.configuration.refresh_if_changed)
         self._every("prune", PRUNE_SECONDS, self._prune)
         self._every("strays", STRAYS_SECONDS, self._find_strays)
@@ -87,6 +89,11 @@ class Dispatcher:
 
     async def _sweep(self) -> None:
         if await self._store.sweep():
+            for lane in self._lanes.values():
+                lane.wake()
+
+    async def _keep_time(self) -> None:
+        if await self._store.keep_time():
             for lane in self._lanes.values():
                 lane.wake()
 

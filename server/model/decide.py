@@ -8,6 +8,7 @@ from server.model.clock import Micros
 from server.model.conclude import Decision, Told, conclude, merge
 from server.model.enums import DueKind, EventKind, FailureReason, OutcomeKind, ReceiptKind, Stop
 from server.model.facts import (
+    ClockSetBack,
     Fact,
     Followed,
     LookedUp,
@@ -39,6 +40,7 @@ from server.model.outcomes import (
 )
 from server.model.policy import LOOK_UP_MARGIN, POISON_CLAIMS
 from server.model.states import FINAL
+from server.model.timing import timed_anew
 from server.model.verdict import follow_up, give_up_windows, resend_at
 
 
@@ -49,7 +51,7 @@ class Refused:
     why: str
 
 
-def decide(case: Case, fact: Fact, now: Micros) -> Decision | Refused:
+def decide(case: Case, fact: Fact, now: Micros) -> Decision | Refused:  # noqa: C901 - one case a fact
     """Apply one fact to a message. `now` is the database's clock; nothing else is read."""
     match fact:
         case Started():
@@ -70,6 +72,9 @@ def decide(case: Case, fact: Fact, now: Micros) -> Decision | Refused:
             return _stop(case, fact, now)
         case Unplannable():
             return _give_up(case, fact, now)
+        case ClockSetBack():
+            anew = timed_anew(case, now)
+            return Refused("SAME") if anew is None else Decision(*anew)
         case _:
             assert_never(fact)
 
@@ -178,7 +183,7 @@ def _lose_worker(case: Case, fact: WorkerLost, now: Micros) -> Decision | Refuse
         return _move_on(case, lost, [Told(EventKind.ATTEMPT_ENDED, a) for a in lost], now, jitter=0.0)
     if due.kind == DueKind.SEND and due.claims >= POISON_CLAIMS:
         return _end_unplanned(case, FailureReason.POISON, now)
-    return Decision(replace(case.message, due=replace(due, at=now, worker="")))
+    return Decision(replace(case.message, updated_at=now, due=replace(due, at=now, worker="")))
 
 
 _WORKER_LOST = Failure(
@@ -251,7 +256,7 @@ def _postpone(case: Case, fact: Postponed, now: Micros) -> Decision | Refused:
     if due is None or not _claimed_to_send(due, fact.hold) or _was_in_flight(case):
         return Refused("STALE")
     until = min(max(fact.until, now), case.message.expires_at)
-    return Decision(replace(case.message, due=replace(due, at=until, worker="", claims=0)))
+    return Decision(replace(case.message, updated_at=now, due=replace(due, at=until, worker="", claims=0)))
 
 
 def _stop(case: Case, fact: Stopped, now: Micros) -> Decision | Refused:

@@ -102,4 +102,11 @@ class Unplannable:
     reason: FailureReason
 
 
-Fact = Started | Settled | WorkerLost | LookedUp | Receipted | Followed | Postponed | Stopped | Unplannable
+@dataclass(frozen=True, slots=True)
+class ClockSetBack:
+    """The database's clock shows less than when the message was changed last: it is timed anew, nothing else."""
+
+
+Fact = (
+    Started | Settled | WorkerLost | LookedUp | Receipted | Followed | Postponed | Stopped | Unplannable | ClockSetBack
+)

@@ -33,6 +33,8 @@ FAULT_CLOSES: Micros = 60 * SECOND
 RATE_LIMIT_CLOSES_MIN: Micros = SECOND
 """Also where the provider named no pause."""
 RATE_LIMIT_CLOSES_MAX: Micros = 60 * SECOND
+CLOCK_SET_BACK: Micros = 10 * SECOND
+"""Hand-offs read the clock at different times; by less than this they never differ otherwise."""
 LINES_MAX = 10_000
 SENDERS_MAX = 10_000
 
@@ -57,6 +59,7 @@ class Roster:
         self._senders: dict[tuple[str, str], Closed] = {}
         self._health = Health()
         self._health_until: Micros = 0
+        self._latest: Micros = 0
         self._closing: set[asyncio.Task[None]] = set()
 
     @staticmethod
@@ -92,6 +95,7 @@ class Roster:
 
         `repeat`: the message was handed to this very account for this destination before.
         """
+        self._mind_the_clock(now)
         was_spent = uid in self._health.spent
         self._budgets[uid] = budgets.began(self._budgets.get(uid, Budget()), now, repeat=repeat)
         line = (uid, channel, country)
@@ -107,6 +111,7 @@ class Roster:
         self, uid: str, channel: Channel, country: str, outcome: Outcome, now: Micros, *, sender: str = ""
     ) -> None:
         """What a hand-off came to: moves the breaker of its line, closes an account or a sender at fault."""
+        self._mind_the_clock(now)
         self._close(uid, sender, outcome, now)
         line = (uid, channel, country)
         connected = not (isinstance(outcome, Unavailable) and outcome.failure.provider_code in NOT_SENT)
@@ -124,6 +129,7 @@ class Roster:
 
     def health(self, now: Micros) -> Health:
         """What is closed at `now`. The same value is returned until something changes or expires."""
+        self._mind_the_clock(now)
         if now >= self._health_until:
             self._health = self._told(now)
             self._health_until = _expiry(self._health, now)
@@ -158,6 +164,15 @@ class Roster:
         self._breakers = {line: breaker for line, breaker in self._breakers.items() if line[0] != uid}
         self._senders = {sender: closed for sender, closed in self._senders.items() if sender[0] != uid}
         self._health_until = 0
+
+    def _mind_the_clock(self, now: Micros) -> None:
+        """A clock that was set back would keep closed for as long what was to open in a moment: all begins anew."""
+        if now < self._latest - CLOCK_SET_BACK:
+            _log.warning("the clock was set back: the health of all accounts begins anew")
+            for uid in self._live:
+                self._forget(uid)
+            self._latest = now
+        self._latest = max(self._latest, now)
 
     def _close(self, uid: str, sender: str, outcome: Outcome, now: Micros) -> None:
         match outcome:

@@ -28,6 +28,7 @@ from server.store.liveness import Liveness
 from server.store.migrations import upgrade
 from server.store.reading import Reading
 from server.store.retention import Retention
+from server.store.timing import Timing
 from server.store.watch import Watching
 from server.vault.vault import Vault
 
@@ -56,6 +57,7 @@ class Store:
         self._apply = Apply(database, self.keys)
         self._claims = Claims(database, self.keys, boot_id)
         self._liveness = Liveness(database, boot_id, self._apply.apply)
+        self._timing = Timing(database, self._apply.apply)
         self._retention = Retention(database)
 
     @property
@@ -155,6 +157,10 @@ class Store:
     async def sweep(self) -> int:
         """Free what dead workers held, every second; how many messages that were."""
         return await self._liveness.sweep()
+
+    async def keep_time(self) -> int:
+        """Notice, every second, where the database's clock was set back; how many messages were timed anew for it."""
+        return await self._timing.keep()
 
     async def prune(self, now: Micros | None = None) -> int:
         """Forget a little of what is past its retention; how many rows. More than 0: there may be more."""

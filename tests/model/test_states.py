@@ -14,6 +14,7 @@ from server.model.enums import (
     Stop,
 )
 from server.model.facts import (
+    ClockSetBack,
     Fact,
     Followed,
     LookedUp,
@@ -121,6 +122,7 @@ FACTS: dict[str, Callable[[Hold], Fact]] = {
     "expired": lambda hold: Stopped(Stop.EXPIRED),
     "verified": lambda hold: Stopped(Stop.VERIFIED),
     "unplannable": lambda hold: Unplannable(hold, FailureReason.NO_ROUTE),
+    "set_back": lambda hold: ClockSetBack(),
 }
 
 # STATE:due or STATE. (done); -why: refused, nothing changes.
@@ -144,6 +146,7 @@ cancel       CANCELED.      CANCELED.       SENDING:send         CANCELED.      
 expired      -same          -same           -same                -same           -same               -same
 verified     CANCELED.      CANCELED.       DELIVERED.           CANCELED.       DELIVERED.          DELIVERED.
 unplannable  FAILED.        FAILED.         -stale               FAILED.         -stale              -stale
+set_back     -same          -same           -same                -same           -same               -same
 """
 ENDED = """
              sent.       unconfirmed.  delivered   undelivered  failed    expired    canceled
@@ -165,6 +168,7 @@ cancel       -final      -final        -final      -final       -final    -final
 expired      -final      -final        -final      -final       -final    -final     -final
 verified     -final      -final        -final      -final       -final    -final     -final
 unplannable  -stale      -stale        -stale      -stale       -stale    -stale     -stale
+set_back     -same       -same         -same       -same        -same     -same      -same
 """
 
 
