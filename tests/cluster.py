@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, LiteralString, Self
@@ -38,9 +38,11 @@ class Cluster:
     """One running Postgres with the durability of its defaults; use as a context manager.
 
     What it held is gone afterwards. Started by root, it runs as `nobody`, because Postgres refuses to run as root.
+    `environment` is added to its processes'.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC", **(environment or {})}
         self._uid, self._gid = _unprivileged()
         self.folder = _folder(self._uid)
         self._programs = programs(self.folder)
@@ -61,10 +63,15 @@ class Cluster:
 
     def start(self) -> None:
         """Start the server and wait until it answers; raises RuntimeError with its log when it does not."""
+        self.launch()
+        self.wait_for_answer()
+
+    def launch(self) -> None:
+        """Start the server; it does not answer yet. It ends with the thread that has started it."""
         options = {"unix_socket_directories": str(self.folder), **OPTIONS}
         arguments = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self.folder / "data", *arguments],
                 stdout=log,
                 stderr=log,
@@ -72,8 +79,20 @@ class Cluster:
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - a killed test run must leave no server behind
                 **self._as_owner(),
             )
-        self._process = process
-        self._wait_for_answer(process)
+
+    def wait_for_answer(self) -> None:
+        """Until a server that was launched answers; raises RuntimeError with its log when it does not."""
+        deadline = time.monotonic() + START_SECONDS
+        while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                self.connect().close()
+            except psycopg.OperationalError:
+                time.sleep(0.02)
+            else:
+                return
+        log = (self.folder / "log").read_text(errors="replace")
+        self.stop()
+        raise RuntimeError(f"Postgres does not answer:\n{log}")
 
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         """Stop the server: SIGQUIT at once, as a crash does; SIGINT after ending its sessions; the data stays."""
@@ -133,20 +152,7 @@ class Cluster:
 
     def _as_owner(self) -> dict[str, Any]:
         owner = {"user": self._uid, "group": self._gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        return {"cwd": self.folder, "env": {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}, **owner}
-
-    def _wait_for_answer(self, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                self.connect().close()
-            except psycopg.OperationalError:
-                time.sleep(0.02)
-            else:
-                return
-        log = (self.folder / "log").read_text(errors="replace")
-        self.stop()
-        raise RuntimeError(f"Postgres does not answer:\n{log}")
+        return {"cwd": self.folder, "env": self._environment, **owner}
 
 
 def free_port() -> int:
@@ -180,6 +186,11 @@ def wheel_programs(folder: Path) -> Path:
     return copied / newest.parent
 
 
+def reachable(folder: Path, uid: int) -> bool:
+    """Whether a user can go to a folder, through every parent."""
+    return all(path.stat().st_mode & 0o001 or path.stat().st_uid == uid for path in (folder, *folder.parents))
+
+
 def _unprivileged() -> tuple[int, int]:
     if os.geteuid() != 0:
         return os.getuid(), os.getgid()
@@ -190,8 +201,7 @@ def _unprivileged() -> tuple[int, int]:
 def _folder(uid: int) -> Path:
     """A folder that its owner can reach through every parent, with a path short enough for a socket."""
     usual = Path(tempfile.gettempdir()).resolve()
-    reachable = all(path.stat().st_mode & 0o001 or path.stat().st_uid == uid for path in (usual, *usual.parents))
-    parent = usual if reachable and len(str(usual)) < SOCKET_PATH_MAX - 20 else Path("/tmp")  # noqa: S108 - mkdtemp below
+    parent = usual if reachable(usual, uid) and len(str(usual)) < SOCKET_PATH_MAX - 20 else Path("/tmp")  # noqa: S108 - mkdtemp below
     folder = Path(tempfile.mkdtemp(prefix="angarium-", dir=parent))
     if os.geteuid() == 0:
         os.chown(folder, uid, -1)

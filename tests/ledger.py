@@ -6,12 +6,13 @@ It is written outside the gateway that is judged, by one that may be killed too:
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any, Self
 
+from server.model.clock import Micros
 from tests.scripted_upstream import Break, Raw, Recorded, Say, Silence
 
 SEND = "sms/send"
@@ -77,15 +78,16 @@ class Entry:
 
 
 class Ledger:
-    """An append-only file, written by one process: ScriptedUpstream(ledger=Ledger(path))."""
+    """An append-only file, written by one process: ScriptedUpstream(ledger=Ledger(path)). `now` is its clock."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, now: Callable[[], Micros] = lambda: time.time_ns() // 1000) -> None:
         self.path = path
+        self._now = now
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def note(self, request: Recorded, reply: Say | Break | Silence | Raw, *, taken: bool, known: bool) -> None:
         """Append a request and what became of it; returns when that is on the disk. Blocks."""
-        entry = entry_of(request, reply, at=time.time_ns() // 1000, taken=taken, known=known)
+        entry = entry_of(request, reply, at=self._now(), taken=taken, known=known)
         os.write(self._file, f"{entry.line()}\n".encode())
         os.fdatasync(self._file)
 

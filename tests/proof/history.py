@@ -124,7 +124,8 @@ class History:
     """One run. `ledger` is None where no upstream kept one; `accounts` names the tenant of an account there.
 
     `quiet`: the run was given the time to finish what was accepted. `slack` is how long a hand-off may take from the
-    gateway's last look at the clock to the upstream's last byte.
+    gateway's last look at the clock to the upstream's last byte. `jumps`: what the clock showed right after each time
+    that it was moved; who looked before goes by the clock of before for so long, and events keep the times of then.
     """
 
     ops: Sequence[Op] = ()
@@ -136,6 +137,11 @@ class History:
     accounts: Mapping[str, str] = field(default_factory=dict[str, str])
     quiet: bool = True
     slack: Micros = 0
+    jumps: Sequence[Micros] = ()
+
+    def is_near_jump(self, at: Micros) -> bool:
+        """Whether two readings of the clock were in use then."""
+        return any(jump <= at < jump + self.slack for jump in self.jumps)
 
     @property
     def sends(self) -> Sequence[Op]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -10,8 +10,9 @@ from angarium.v1 import message_pb2 as messages, notification_service_pb2 as not
 
 from tests.gateway import eventually
 from tests.ledger import SEND
-from tests.proof.callers import Caller
+from tests.proof.callers import CALL_SECONDS, Caller
 from tests.proof.history import Op, Result
+from tests.proof.violations import Violation
 from tests.scripted_upstream import Break, Recorded, Say, ScriptedUpstream, Silence, envelope
 
 CANARY_TEXT = "nobody may read this 7f3a"
@@ -26,26 +27,42 @@ CLASSES = (
     messages.MESSAGE_CLASS_TRANSACTIONAL,
     messages.MESSAGE_CLASS_BULK,
 )
+PROVOKED = frozenset({("ALREADY_EXISTS", "REQUEST_ID_REUSED"), ("FAILED_PRECONDITION", "NOTHING_TO_CANCEL")})
+"""What it asks for itself: codes and reasons."""
+NOT_THERE = ("NOT_FOUND", "RESOURCE_NOT_FOUND")
 BUSY, REFUSED = 409, 411
 
 
 class Load:
     """So many callers at work between `start` and `stop`, each after the other's own dice."""
 
-    def __init__(self, callers: Sequence[Caller], dice: Random, *, pause_seconds: float = PAUSE_SECONDS) -> None:
+    def __init__(
+        self,
+        callers: Sequence[Caller],
+        dice: Random,
+        *,
+        pause_seconds: float = PAUSE_SECONDS,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         self.unanswered: list[Op] = []
         """The calls that were given up after all their repeats."""
         self._callers = callers
         self._dice = dice
         self._pause_seconds = pause_seconds
+        self._call_seconds = call_seconds
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
+    def sends(self) -> Sequence[Op]:
+        """Every call so far that may have made a message."""
+        return [op for caller in self._callers for op in caller.ops if op.made]
+
+    @property
     def accepted(self) -> Sequence[str]:
         """The messages that callers were told of so far."""
-        return [op.tracking_id for caller in self._callers for op in caller.ops if op.ok and op.made]
+        return [op.tracking_id for op in self.sends if op.ok]
 
     def start(self) -> None:
         """Begin to call."""
@@ -84,14 +101,14 @@ class Load:
 
     async def _insist(self, caller: Caller, request: notifications.SendRequest) -> Op:
         """Send, and with a key send again while nobody knows how it ended."""
-        op = await caller.send(request)
+        op = await caller.send(request, timeout_seconds=self._call_seconds)
         until = asyncio.get_running_loop().time() + REPEATING_SECONDS
         while op.result == Result.INFO and request.request_id:
             if asyncio.get_running_loop().time() > until:
                 self.unanswered.append(op)
                 break
             await asyncio.sleep(REPEAT_SECONDS)
-            op = await caller.send(request)
+            op = await caller.send(request, timeout_seconds=self._call_seconds)
         return op
 
 
@@ -114,6 +131,16 @@ def _changed(request: notifications.SendRequest) -> notifications.SendRequest:
     other.CopyFrom(request)
     other.text = f"{request.text} and more"
     return other
+
+
+def strange_answers(ops: Sequence[Op], bearable: Sequence[tuple[str, str]]) -> Iterator[Violation]:
+    """Errors that neither the load asks for, nor are bearable."""
+    own = {(op.tenant_id, op.tracking_id) for op in ops if op.made and op.ok}
+    for op in ops:
+        error = (op.code, op.reason)
+        foreign = error == NOT_THERE and (op.tenant_id, op.tracking_id) not in own
+        if not (op.ok or foreign or error in PROVOKED or error in bearable):
+            yield Violation("ANSWER", op.key or op.tracking_id, f"{op.method} ended with {op.error}")
 
 
 class Mood:

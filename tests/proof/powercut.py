@@ -3,33 +3,14 @@
 What the library watches is one folder; the shadow beside it holds what had been synced when the process ended.
 """
 
-import hashlib
-import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.proof import preload
+
 SOURCE = Path(__file__).with_suffix(".c")
-COMPILE = ("cc", "-shared", "-fPIC", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
-COMPILE_SECONDS = 60
-
-
-def library() -> Path:
-    """The compiled library, made once for each version of its source; needs a C compiler named `cc`."""
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"angarium-powercut-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise RuntimeError(f"{folder} is somebody else's")
-    built = folder / f"{digest}.so"
-    if not built.exists():
-        draft = folder / f"{digest}.{os.getpid()}"
-        subprocess.run([*COMPILE, SOURCE, "-o", draft, "-ldl", "-lpthread"], check=True, timeout=COMPILE_SECONDS)
-        draft.rename(built)
-    return built
 
 
 @dataclass(frozen=True)
@@ -55,14 +36,13 @@ class Disk:
     @property
     def environment(self) -> Mapping[str, str]:
         """The variables that a process needs for its power to be cut."""
-        preload = [str(library()), *os.environ.get("LD_PRELOAD", "").split()]
-        return {
-            "LD_PRELOAD": " ".join(preload),
-            "POWERCUT_FOLDER": str(self.folder),
-            "POWERCUT_SHADOW": str(self.shadow),
-            "POWERCUT_EARLY": str(self.early_permille),
-            "POWERCUT_SEED": str(self.seed),
-        }
+        return preload.environment(
+            SOURCE,
+            POWERCUT_FOLDER=str(self.folder),
+            POWERCUT_SHADOW=str(self.shadow),
+            POWERCUT_EARLY=str(self.early_permille),
+            POWERCUT_SEED=str(self.seed),
+        )
 
     def after_cut(self, name: str, *, seed: int = 0) -> "Disk":
         """What is found when the power is back, as a disk of its own that can be cut again."""

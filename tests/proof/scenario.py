@@ -1,6 +1,6 @@
 """A scenario: a fault that is put to a gateway under load, as often as it is told, and judged."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from tests.proof.ground import Ground, Layout
@@ -19,4 +19,4 @@ class Scenario:
     layouts: Sequence[Layout]
     counted: str
     rounds: int
-    hold: Callable[[Ground, int, int], Awaitable[Verdict]]
+    hold: Callable[[Ground, int, int], Coroutine[None, None, Verdict]]
