@@ -56,7 +56,7 @@ class Delivery:
 
     async def deliver(self, claim: Claim) -> bool:
         """Take one claim as far as it goes now; whether a send of the message is due again."""
-        moment = Moment.of(claim.now)
+        moment = Moment(claim.now, claim.read_at)
         if not self._alive():
             await self.store.release([claim])
             return True

@@ -8,15 +8,10 @@ from server.model.clock import SECOND, Micros
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A reading of the database's clock, and when it was taken."""
+    """A reading of the database's clock, and when it was taken by time.monotonic()."""
 
     read: Micros
     taken: float
-
-    @classmethod
-    def of(cls, read: Micros) -> "Moment":
-        """A reading that has just been taken."""
-        return cls(read, time.monotonic())
 
     def now(self) -> Micros:
         """What the database's clock says now, as far as this process can tell."""

@@ -9,14 +9,17 @@ from server.model.messages import Case, Content, Hold, Message
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message that this process may now move on. `now` is the database's clock at the claim.
+    """A message that this process may now move on.
 
+    `now` is the database's clock, and `read_at` a reading of time.monotonic() from just before it was looked at: what
+    passes until the claim is committed and taken up counts too.
     `content` is None where the sealed content has been erased or can not be opened: nothing can be sent then.
     """
 
     case: Case
     hold: Hold
     now: Micros
+    read_at: float
     content: Content | None = field(repr=False)
 
 

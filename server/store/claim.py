@@ -1,5 +1,6 @@
 """Taking up what is due, fairly between tenants, and giving it back."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -50,9 +51,10 @@ class Claims:
         take = self._take_alone if alone else self._take
 
         def claim(connection: Connection) -> list[Claim]:
+            read_at = time.monotonic()
             now = self._database.now(connection)
             taking = Taking(self._boot_id, message_class.value, now, 1, limit)
-            return self._claims(connection, take(connection, kinds, taking), now)
+            return self._claims(connection, take(connection, kinds, taking), now, read_at)
 
         return await self._database.write(claim)
 
@@ -98,7 +100,7 @@ class Claims:
         values = {"worker": taking.worker, "class": taking.message_class, "now": taking.now, "kinds": sorted(kinds)}
         return list(connection.execute(statement, values).all())
 
-    def _claims(self, connection: Connection, rows: Sequence[Row], now: Micros) -> list[Claim]:
+    def _claims(self, connection: Connection, rows: Sequence[Row], now: Micros, read_at: float) -> list[Claim]:
         ids = [row[0] for row in rows]
         cases = read_cases(connection, self._database.dialect, ids)
         contents = self._read_contents(connection, cases)
@@ -106,7 +108,7 @@ class Claims:
         if sealed:
             self._let_be(connection, sealed, now)
         return [
-            Claim(cases[row[0]], Hold(self._boot_id, due_of(row).epoch), now, content)
+            Claim(cases[row[0]], Hold(self._boot_id, due_of(row).epoch), now, read_at, content)
             for row in rows
             if row[0] in cases and not isinstance(content := contents.get(row[0]), Unopenable)
         ]

@@ -1,6 +1,7 @@
 """Acceptance: callers that come together are committed together, one statement a table."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -108,8 +109,9 @@ class Flush:
 
     def _write(self, connection: Connection, entries: Sequence[_Entry]) -> list[_Accepted]:
         """Write the messages whose key is new; the others are left out."""
+        read_at = time.monotonic()
         now = self._database.now(connection)
-        prepared = sorted((self._prepare(entry, now) for entry in entries), key=lambda new: new.message.id)
+        prepared = sorted((self._prepare(entry, now, read_at) for entry in entries), key=lambda new: new.message.id)
         taken = self._take_keys(connection, entries, now)
         accepted = [new for new in prepared if new.place not in taken]
         if accepted:
@@ -125,7 +127,7 @@ class Flush:
         won = self._database.dialect.insert_new(connection, IDEMPOTENCY, rows, "message_id")
         return {entry.place for entry in keyed if entry.new.message.id not in won}
 
-    def _prepare(self, entry: _Entry, now: Micros) -> _Accepted:
+    def _prepare(self, entry: _Entry, now: Micros, read_at: float) -> _Accepted:
         content = entry.new.content
         recipient = content.recipient
         vault = self._keys.get(entry.new.message.tenant_id)
@@ -145,7 +147,7 @@ class Flush:
             False,
         )
         hold = Hold(due.worker, due.epoch)
-        claim = Claim(Case(message), hold, now, content) if due.worker else None
+        claim = Claim(Case(message), hold, now, read_at, content) if due.worker else None
         return _Accepted(entry.place, message, due, row, claim)
 
     def _due(self, entry: _Entry, now: Micros) -> Due:
