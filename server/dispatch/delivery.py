@@ -224,6 +224,7 @@ def _hand_off_of(over: _HandOver, attempt: Attempt) -> HandOff:
         valid_micros=message.expires_at - over.moment.now(),
         timeout_seconds=_timeout_seconds(over),
         reference=message.reference,
+        leave_by=over.moment.when(min(attempt.deadline, message.expires_at)),
     )
 
 

@@ -16,3 +16,7 @@ class Moment:
     def now(self) -> Micros:
         """What the database's clock says now, as far as this process can tell."""
         return self.read + int((time.monotonic() - self.taken) * SECOND)
+
+    def when(self, at: Micros) -> float:
+        """When the database's clock will say this, by time.monotonic()."""
+        return self.taken + (at - self.read) / SECOND

@@ -1,5 +1,6 @@
 """Provider accounts as they are configured, what a type of provider needs and can do, and what is handed off to it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -93,6 +94,8 @@ class HandOff:
     valid_micros: Micros
     timeout_seconds: float
     reference: str = ""
+    leave_by: float = math.inf
+    """By time.monotonic(): its first byte leaves by then or never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,9 @@ class Kavenegar:
         """Hands one text over; the same provider key never makes a second one at Kavenegar."""
         if not hand_off.text or len(hand_off.text) > TEXT_CHARS_MAX:
             return CODES[413]("TEXT")
-        reply = await self._transport.exchange(self._send_call(hand_off), hand_off.timeout_seconds)
+        reply = await self._transport.exchange(
+            self._send_call(hand_off), hand_off.timeout_seconds, leave_by=hand_off.leave_by
+        )
         if not isinstance(reply, Answer):
             return outcome_of_silence(reply)
         entries = _entries(reply)

@@ -6,6 +6,8 @@ from a whole readable answer leaves it unknown what the upstream did.
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -83,7 +85,14 @@ Reply = Answer | NotSent | Unknown
 
 @dataclass(slots=True)
 class _Phase:
+    leave_by: float
     sent: bool = False
+
+    def leave(self) -> None:
+        """What follows is the first byte. Raises TimeoutError where it is too late for that."""
+        if time.monotonic() > self.leave_by:
+            raise TimeoutError
+        self.sent = True
 
 
 _phase: ContextVar[_Phase] = ContextVar("phase")
@@ -110,11 +119,14 @@ class Transport:
         for name in _LOUD_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
-    async def exchange(self, call: Call, timeout_seconds: float) -> Reply:
-        """Makes one call, within `timeout_seconds` in all. Never follows a redirect, never repeats, never raises."""
+    async def exchange(self, call: Call, timeout_seconds: float, *, leave_by: float = math.inf) -> Reply:
+        """Makes one call, within `timeout_seconds` in all. Never follows a redirect, never repeats, never raises.
+
+        Its first byte leaves by `leave_by`, a reading of time.monotonic(), or never: a process may stand still anywhere.
+        """
         if self._closed or check_base_url(call.base_url, self.allow_private) is not None:
             return NotSent(NO_CONNECTION if self._closed else ADDRESS_REFUSED)
-        phase = _Phase()
+        phase = _Phase(leave_by)
         token = _phase.set(phase)
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -152,6 +164,7 @@ class Transport:
         )
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_mark_sent)
+        trace.on_request_chunk_sent.append(_leave_with_body)
         return aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=[trace]
         )
@@ -160,7 +173,14 @@ class Transport:
 async def _mark_sent(
     _session: aiohttp.ClientSession, _context: SimpleNamespace, _sent: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
-    _phase.get().sent = True
+    _phase.get().leave()
+
+
+async def _leave_with_body(
+    _session: aiohttp.ClientSession, _context: SimpleNamespace, _sent: aiohttp.TraceRequestChunkSentParams
+) -> None:
+    # The headers wait for the body, which another task writes.
+    _phase.get().leave()
 
 
 def _request(call: Call) -> httpx.Request:

@@ -23,7 +23,8 @@ from server.store.dialect import (
 CONNECT_SECONDS = 5
 STATEMENT_MILLIS = 5_000
 LOCK_MILLIS = 2_000
-IDLE_IN_TRANSACTION_MILLIS = 10_000
+IDLE_IN_TRANSACTION_MILLIS = 3_000
+"""A process that stands still in a transaction holds its locks no longer than until others take it for dead."""
 UNANSWERED_MILLIS = 10_000
 """After so long without any sign of the other host a connection is given up."""
 

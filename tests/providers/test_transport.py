@@ -190,6 +190,15 @@ async def test_a_connection_is_kept_for_the_next_call(upstream: ScriptedUpstream
         assert b"remaincredit" in reply.body
 
 
+async def test_what_may_not_leave_any_more_does_not(upstream: ScriptedUpstream, transport: Transport) -> None:
+    """Not a byte leaves after its time, neither over a new connection nor over a kept one; the next call does."""
+    for _ in range(2):
+        late = await transport.exchange(Call(upstream.base_url, "/"), 2.0, leave_by=time.monotonic() - 0.001)
+        assert isinstance(late, NotSent)
+        assert isinstance(await transport.exchange(Call(upstream.base_url, "/"), 2.0), Answer)
+    assert len(upstream.requests) == 2
+
+
 async def test_a_closed_transport_sends_nothing(upstream: ScriptedUpstream) -> None:
     """Also when it was never opened; closing twice is fine."""
     transport = Transport(allow_private=True)
