@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import structlog
@@ -106,7 +106,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 with self._admission.call():
                     response = await self._in_time(rpc, raw, context)
             except Exception as error:  # noqa: BLE001 - the outermost edge: whatever failed is logged and mapped here
-                await self._refuse(rpc, context, error, started)
+                self._refuse(rpc, context, error, started)
+                return b""
             _log.debug("answered", method=rpc.method, millis=_millis(started))
             return response
 
@@ -124,7 +125,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
                         while (response := await standing.next(responses)) is not None:
                             yield _written(rpc, response)
             except Exception as error:  # noqa: BLE001 - the outermost edge: whatever failed is logged and mapped here
-                await self._refuse(rpc, context, error, started)
+                self._refuse(rpc, context, error, started)
+                return
             _log.debug("answered", method=rpc.method, millis=_millis(started))
 
         return respond
@@ -161,8 +163,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         begin_call(Call(caller, tenant, await self._store.keys.ready(tenant.tenant_id)))
         return request
 
-    async def _refuse(self, rpc: _Rpc, context: Context, error: Exception, started: float) -> NoReturn:
-        """Ends the call with what the error means; raises grpc's AbortError."""
+    def _refuse(self, rpc: _Rpc, context: Context, error: Exception, started: float) -> None:
+        """Lets the call end with what the error means. Not by grpc's abort, whose error would hold on to the call."""
         if isinstance(error, AngariumError):
             answer = answer_of(error)
             self._on_refused(error)
@@ -171,7 +173,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
             )
         else:
             answer = _fault(rpc, error)
-        await context.abort(answer.code, answer.message, answer.trailers)
+        context.set_code(answer.code)
+        context.set_details(answer.message)
+        context.set_trailing_metadata(answer.trailers)
+        _let_go(error)
+
+
+def _let_go(error: BaseException) -> None:
+    """Break the ring of an error, its frames and the call: garbage that is not found yet counts as an open stream."""
+    following: BaseException | None = error
+    while following is not None:
+        following.__traceback__ = None
+        following = following.__cause__ or following.__context__
 
 
 def _parsed(rpc: _Rpc, raw: bytes) -> Message:

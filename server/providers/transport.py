@@ -122,7 +122,7 @@ class Transport:
     async def exchange(self, call: Call, timeout_seconds: float, *, leave_by: float = math.inf) -> Reply:
         """Makes one call, within `timeout_seconds` in all. Never follows a redirect, never repeats, never raises.
 
-        Its first byte leaves by `leave_by`, a reading of time.monotonic(), or never: a process may stand still anywhere.
+        Its first byte leaves by `leave_by` (time.monotonic()) or never: a process may stand still anywhere.
         """
         if self._closed or check_base_url(call.base_url, self.allow_private) is not None:
             return NotSent(NO_CONNECTION if self._closed else ADDRESS_REFUSED)
