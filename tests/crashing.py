@@ -1,22 +1,27 @@
-"""A gateway that kills itself with SIGKILL before or after the nth time of a named step, counted from SIGUSR1 on.
+"""A gateway that kills itself with SIGKILL around the nth time of a named step, counted from SIGUSR1 on.
 
-`python -m tests.crashing intent:after 3`, configured by the same variables as the real one. Its store and its roster
-wrap the real ones: nothing in `server/` knows of this.
+`python -m tests.crashing intent:after 3`, configured by the same variables as the real one; a third argument `armed`
+counts from its start on. Its store and its roster wrap the real ones, and what the writer thread does is heard from
+SQLAlchemy: nothing in `server/` knows of this.
 """
 
 import asyncio
 import os
+import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import uvloop
+from sqlalchemy import Engine, event
 
 from server import app
 from server.model.accounts import HandOff
-from server.model.facts import Fact, Settled, Started
-from server.model.outcomes import Outcome
+from server.model.facts import Fact, LookedUp, Receipted, Settled, Started
+from server.model.outcomes import LookUp, Outcome
 from server.providers.provider import Provider
 from server.providers.roster import Roster
 from server.providers.transport import Transport
@@ -24,8 +29,26 @@ from server.settings import Settings
 from server.store.store import Store
 
 STEPS = ("accept", "claim", "intent", "send", "settle")
-POINTS = tuple(f"{step}:{side}" for step in STEPS for side in ("before", "after"))
-FACTS: dict[type, str] = {Started: "intent", Settled: "settle"}
+"""Of every message's way."""
+DOUBT_STEPS = ("look_up", "found", "receipt")
+"""What follows where it is not known how a hand-off ended: the question, and its answers as facts."""
+RESCUE_STEPS = ("bury", "rescue")
+"""What a process does with a dead one, and with each message that this one held."""
+
+
+def _around(*steps: str) -> tuple[str, ...]:
+    return tuple(f"{step}:{side}" for step in steps for side in ("before", "after"))
+
+
+WRITER_POINTS = ("statement:before", "commit:before", "commit:during")
+"""Anywhere in a transaction of the writer thread."""
+POINTS = (*_around(*STEPS, *DOUBT_STEPS), *WRITER_POINTS, "commit:after")
+RESCUE_POINTS = _around(*RESCUE_STEPS)
+
+FACTS: Mapping[type, str] = {Started: "intent", Settled: "settle", LookedUp: "found", Receipted: "receipt"}
+COMMIT_SECONDS = 0.003
+"""About as long as a commit takes."""
+ARMED = "armed"
 
 T = TypeVar("T")
 
@@ -33,27 +56,57 @@ T = TypeVar("T")
 class Crash:
     """Counts the steps and kills the process at the one that was chosen."""
 
-    def __init__(self, point: str, count: int) -> None:
+    def __init__(self, point: str, count: int, *, armed: bool = False) -> None:
         self.step, self.side = point.split(":")
         self._left = count
-        self._armed = False
+        self._armed = armed
 
     def arm(self) -> None:
         self._armed = True
 
     async def around(self, step: str, act: Callable[[], Awaitable[T]]) -> T:
-        chosen = step == self.step
-        if chosen and self.side == "before":
-            self._count()
+        self.at(step, "before")
         result = await act()
-        if chosen and self.side == "after" and not (step == "claim" and not result):
-            self._count()
+        if not (step == "claim" and not result):
+            self.at(step, "after")
         return result
 
-    def _count(self) -> None:
+    def at(self, step: str, side: str) -> None:
+        if (step, side) == (self.step, self.side) and self._is_last():
+            _die()
+
+    def soon(self, step: str) -> None:
+        """Die while the step goes on, at any moment of it."""
+        if (step, "during") == (self.step, self.side) and self._is_last():
+            threading.Timer(random.random() * COMMIT_SECONDS, _die).start()
+
+    def _is_last(self) -> bool:
         self._left -= self._armed
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        return self._left == 0
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)  # nothing of the next step happens before the signal has come
+
+
+def watch_writer(crash: Crash) -> None:
+    """Count the statements and the commits of the thread that writes, from the first one of the process."""
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def _(*_: object) -> None:
+        if _is_writer():
+            crash.at("statement", "before")
+
+    @event.listens_for(Engine, "commit")
+    def _(_: object) -> None:
+        if _is_writer():
+            crash.at("commit", "before")
+            crash.soon("commit")
+
+
+def _is_writer() -> bool:
+    return threading.current_thread().name.startswith("store-writer")
 
 
 class CrashingStore:
@@ -61,6 +114,14 @@ class CrashingStore:
 
     def __init__(self, store: Store, crash: Crash) -> None:
         vars(self).update(_store=store, _crash=crash)
+        # Before anybody else learns of the commit.
+        store._database.on_commit.insert(0, lambda: crash.at("commit", "after"))
+        liveness = store._liveness
+        bury, rescue = liveness._bury, liveness._apply
+        vars(liveness).update(
+            _bury=lambda worker: crash.around("bury", lambda: bury(worker)),
+            _apply=lambda message_id, lost: crash.around("rescue", lambda: rescue(message_id, lost)),
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -92,6 +153,9 @@ class CrashingProvider:
     async def send(self, hand_off: HandOff) -> Outcome:
         return await self._crash.around("send", lambda: self._provider.send(hand_off))
 
+    async def look_up(self, keys: Sequence[int]) -> Mapping[int, LookUp]:
+        return await self._crash.around("look_up", lambda: self._provider.look_up(keys))
+
 
 class CrashingRoster(Roster):
     def __init__(self, transport: Transport, crash: Crash) -> None:
@@ -103,10 +167,9 @@ class CrashingRoster(Roster):
         return None if provider is None else cast("Provider", CrashingProvider(provider, self._crash))
 
 
-async def serve(point: str, count: int) -> None:
-    settings = Settings()
-    crash = Crash(point, count)
+async def serve(settings: Settings, crash: Crash) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, crash.arm)
+    watch_writer(crash)
     store = CrashingStore(await app.opened_store(settings), crash)
     roster = CrashingRoster(Transport(allow_private=settings.allow_private_upstreams), crash)
     application = await app.build(settings, store=cast("Store", store), roster=roster)
@@ -115,5 +178,6 @@ async def serve(point: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    app.configure_logging("WARNING")
-    uvloop.run(serve(sys.argv[1], int(sys.argv[2])))
+    chosen = Settings()
+    app.configure_logging(chosen.log_level)
+    uvloop.run(serve(chosen, Crash(sys.argv[1], int(sys.argv[2]), armed=ARMED in sys.argv[3:])))

@@ -114,7 +114,7 @@ def entry_of(request: Recorded, reply: Say | Break | Silence | Raw, *, at: int, 
         at=at,
         number=request.number,
         connection=request.connection,
-        account=_account(request.path),
+        account=account_of(request.path),
         call=request.call,
         did=_did(request, reply, named=named, known=known),
         taken=taken or (named and not known),
@@ -160,7 +160,7 @@ def _envelope(say: Say) -> tuple[int, list[dict[str, Any]]]:
     return code, [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def _account(path: str) -> str:
+def account_of(path: str) -> str:
     """The key of the account, which Kavenegar has in its path: /v1/KEY/sms/send.json."""
     parts = path.strip("/").split("/")
     return parts[-3] if len(parts) > 3 else ""

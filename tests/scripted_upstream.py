@@ -170,7 +170,7 @@ class ScriptedUpstream:
         self.connections += 1
         try:
             await self._talk(reader, writer, self.connections)
-        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._open.discard(writer)

@@ -82,6 +82,11 @@ class Peek:
         """Every process, alive or dead, that holds anything."""
         return self._column("SELECT worker FROM due WHERE worker <> ''")
 
+    def in_flight(self, worker: str) -> set[str]:
+        """The messages that a process is handing off."""
+        attempts = "FROM due JOIN attempt ON attempt.message_id = due.message_id"
+        return self._column(f"SELECT due.message_id {attempts} WHERE worker = :worker AND outcome = ''", worker=worker)
+
     def undone(self) -> set[str]:
         """The messages that are not done."""
         return self._column("SELECT id FROM message WHERE done = :no", no=False)

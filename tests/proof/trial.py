@@ -81,6 +81,8 @@ class Trial:
         self.counts: defaultdict[str, int] = defaultdict(int)
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
         self.violations: list[Violation] = []
+        self.forbidden: Sequence[str] = ()
+        """Words that no process may have logged."""
         self.watchers: defaultdict[int, list[Watcher]] = defaultdict(list)
         """Of each process by its place, who watches a tenant there."""
         self.gateways: list[GatewayProcess] = []
@@ -129,7 +131,7 @@ class Trial:
         await self._stack.enter_async_context(gateway)
         self.gateways.append(gateway)
         self._note_boot(place)
-        channel = grpc.aio.insecure_channel(gateway.address, options=EAGER)
+        channel = grpc.aio.insecure_channel(f"ipv4:{gateway.address}", options=self._over_all or EAGER)
         self._channels.append(channel)
         self._stack.push_async_callback(channel.close)
 
@@ -207,9 +209,9 @@ class Trial:
         await eventually(gone, seconds)
 
     async def within(self, seconds: float, name: str, holds: Callable[[], object], since: float | None = None) -> None:
-        """Measure how long after `since`, or from now, this holds; a violation where that is longer than so many seconds.
+        """Measure how long it takes until this holds; a violation where that is longer than so many seconds.
 
-        `since` is a reading of time.monotonic().
+        It is counted from `since`, a reading of time.monotonic(), or from now.
         """
         began = time.monotonic() if since is None else since
         await eventually(holds, PATIENCE_SECONDS)
@@ -240,7 +242,9 @@ class Trial:
             "events": sum(map(len, history.dump.events.values())),
             "unknown answers": sum(op.result == "info" for op in history.ops),
         }
-        violations = [*self.violations, *violations_of(history), *late, *given_up]
+        said = [line for gateway in self.gateways for line in gateway.stderr.splitlines()]
+        logged = [Violation("LOG", "stderr", line) for line in said if any(word in line for word in self.forbidden)]
+        violations = [*self.violations, *violations_of(history), *late, *given_up, *logged]
         return Verdict(violations, dict(self.counts), dict(self.seconds))
 
     async def _quiet(self) -> set[str]:
