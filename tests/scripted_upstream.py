@@ -224,7 +224,8 @@ class ScriptedUpstream:
             case Say():
                 return await _say(writer, reply)
         await writer.drain()
-        writer.write_eof()
+        with contextlib.suppress(OSError):  # the other side may be gone
+            writer.write_eof()
         return False
 
     def honest(self, request: Recorded) -> Say:

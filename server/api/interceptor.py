@@ -182,7 +182,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 def _let_go(error: BaseException) -> None:
     """Break the ring of an error, its frames and the call: garbage that is not found yet counts as an open stream."""
     following: BaseException | None = error
-    while following is not None:
+    while following is not None and following.__traceback__ is not None:
         following.__traceback__ = None
         following = following.__cause__ or following.__context__
 

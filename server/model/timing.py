@@ -21,10 +21,11 @@ def timed_anew(case: Case, now: Micros) -> tuple[Message, tuple[Attempt, ...]] |
 
 
 def _due_earlier(case: Case, ahead: Micros, now: Micros) -> Due | None:
-    due, scheduled = case.message.due, case.message.schedule_at
-    if due is None or (scheduled and not case.attempts):
-        return due
-    return replace(due, at=_back(due.at, ahead, now))
+    due = case.message.due
+    if due is None:
+        return None
+    earliest = 0 if case.attempts else case.message.schedule_at
+    return replace(due, at=max(_back(due.at, ahead, now), earliest))
 
 
 def _earlier(attempt: Attempt, ahead: Micros, now: Micros) -> Attempt:

@@ -17,7 +17,7 @@ from server.model.outcomes import (
     rejected,
     unavailable,
 )
-from server.providers.transport import Answer, NotSent, Unknown
+from server.providers.transport import TOO_LATE, Answer, NotSent, Unknown
 
 RETRY_AFTER_SECONDS_MAX = 600
 SECONDS_DIGITS_MAX = 9
@@ -41,7 +41,8 @@ _STATUSES: dict[int, Callable[[str], Outcome]] = {
 def outcome_of_silence(reply: NotSent | Unknown) -> Outcome:
     """What a call without an answer came to."""
     if isinstance(reply, NotSent):
-        return unavailable(reply.code, "The provider could not be reached.")
+        late = "Its time was over before this process came to hand it off."
+        return unavailable(reply.code, late if reply.code == TOO_LATE else "The provider could not be reached.")
     return ambiguous(reply.code, "The provider gave no readable answer.")
 
 

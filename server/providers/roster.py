@@ -12,7 +12,7 @@ import structlog
 
 from server.model import breaker as breakers, budget as budgets
 from server.model.accounts import Account, ProviderType
-from server.model.breaker import Breaker
+from server.model.breaker import Breaker, Result
 from server.model.budget import Budget
 from server.model.clock import SECOND, Micros
 from server.model.configuration import Snapshot
@@ -21,7 +21,7 @@ from server.model.health import Cause, Closed, Health, Line
 from server.model.outcomes import Fault, Misconfigured, Outcome, RateLimited, Unavailable
 from server.providers import kavenegar, sandbox
 from server.providers.provider import Kind, Provider
-from server.providers.transport import NOT_SENT, Transport
+from server.providers.transport import NOT_SENT, TOO_LATE, Transport
 
 TYPES: Mapping[str, Kind] = MappingProxyType(
     {
@@ -34,7 +34,7 @@ RATE_LIMIT_CLOSES_MIN: Micros = SECOND
 """Also where the provider named no pause."""
 RATE_LIMIT_CLOSES_MAX: Micros = 60 * SECOND
 CLOCK_SET_BACK: Micros = 10 * SECOND
-"""Hand-offs read the clock at different times; by less than this they never differ otherwise."""
+"""Hand-offs at work read the clock at different times, though not by so much."""
 LINES_MAX = 10_000
 SENDERS_MAX = 10_000
 
@@ -114,9 +114,8 @@ class Roster:
         self._mind_the_clock(now)
         self._close(uid, sender, outcome, now)
         line = (uid, channel, country)
-        connected = not (isinstance(outcome, Unavailable) and outcome.failure.provider_code in NOT_SENT)
         before = self._breakers.get(line, Breaker())
-        moved = breakers.after(before, breakers.result_of(outcome, connected=connected), now)
+        moved = breakers.after(before, _result_of(outcome), now)
         if moved is before:
             return
         self._breakers[line] = moved
@@ -166,12 +165,15 @@ class Roster:
         self._health_until = 0
 
     def _mind_the_clock(self, now: Micros) -> None:
-        """A clock that was set back would keep closed for as long what was to open in a moment: all begins anew."""
+        """A clock that was set back would keep closed for as long what was to open in a moment: all begins anew.
+
+        For some seconds hand-offs that read the clock before and after it was moved come in turns.
+        """
         if now < self._latest - CLOCK_SET_BACK:
-            _log.warning("the clock was set back: the health of all accounts begins anew")
-            for uid in self._live:
-                self._forget(uid)
-            self._latest = now
+            _log.info("the clock was set back: the health of all accounts begins anew")
+            for closings in (self._breakers, self._budgets, self._accounts, self._senders):
+                closings.clear()
+            self._health_until, self._latest = 0, now
         self._latest = max(self._latest, now)
 
     def _close(self, uid: str, sender: str, outcome: Outcome, now: Micros) -> None:
@@ -206,6 +208,11 @@ class Roster:
             senders=dict(self._senders),
             spent=frozenset(uid for uid, budget in self._budgets.items() if budgets.spent(budget, now)),
         )
+
+
+def _result_of(outcome: Outcome) -> Result | None:
+    code = outcome.failure.provider_code if isinstance(outcome, Unavailable) else ""
+    return None if code == TOO_LATE else breakers.result_of(outcome, connected=code not in NOT_SENT)
 
 
 def _has(account: Account, name: str) -> bool:

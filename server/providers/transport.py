@@ -35,6 +35,8 @@ NO_CONNECTION = "NO_CONNECTION"
 NO_CONNECTION_IN_TIME = "NO_CONNECTION_IN_TIME"
 ADDRESS_REFUSED = "ADDRESS_REFUSED"
 NOT_SENT = frozenset({NO_CONNECTION, NO_CONNECTION_IN_TIME, ADDRESS_REFUSED})
+TOO_LATE = "TOO_LATE"
+"""Not sent either, and no fault of the upstream's: this process did not come to it in time."""
 
 NO_ANSWER = "NO_ANSWER"
 NO_ANSWER_IN_TIME = "NO_ANSWER_IN_TIME"
@@ -68,7 +70,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Certainly nothing reached the upstream. `code` is one of NOT_SENT."""
+    """Certainly nothing reached the upstream. `code` is one of NOT_SENT, or TOO_LATE."""
 
     code: str
 
@@ -83,16 +85,35 @@ class Unknown:
 Reply = Answer | NotSent | Unknown
 
 
+class _TooLateError(Exception):
+    """The first byte was to leave before now."""
+
+
 @dataclass(slots=True)
 class _Phase:
     leave_by: float
     sent: bool = False
+    begun: bool = False
+    late: bool = False
 
-    def leave(self) -> None:
-        """What follows is the first byte. Raises TimeoutError where it is too late for that."""
-        if time.monotonic() > self.leave_by:
-            raise TimeoutError
+    def write_head(self) -> None:
+        """The headers are written, to wait for the body. Raises where it is too late."""
+        self._look()
         self.sent = True
+
+    def write_body(self) -> None:
+        """A piece of the body is written; the first one takes the headers along. Raises where it is too late for that.
+
+        Another task writes it, some time after the headers.
+        """
+        if not self.begun:
+            self._look()
+            self.begun = True
+
+    def _look(self) -> None:
+        if time.monotonic() > self.leave_by:
+            self.late = True
+            raise _TooLateError
 
 
 _phase: ContextVar[_Phase] = ContextVar("phase")
@@ -164,7 +185,7 @@ class Transport:
         )
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_mark_sent)
-        trace.on_request_chunk_sent.append(_leave_with_body)
+        trace.on_request_chunk_sent.append(_let_leave)
         return aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=[trace]
         )
@@ -173,14 +194,13 @@ class Transport:
 async def _mark_sent(
     _session: aiohttp.ClientSession, _context: SimpleNamespace, _sent: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
-    _phase.get().leave()
+    _phase.get().write_head()
 
 
-async def _leave_with_body(
+async def _let_leave(
     _session: aiohttp.ClientSession, _context: SimpleNamespace, _sent: aiohttp.TraceRequestChunkSentParams
 ) -> None:
-    # The headers wait for the body, which another task writes.
-    _phase.get().leave()
+    _phase.get().write_body()
 
 
 def _request(call: Call) -> httpx.Request:
@@ -205,6 +225,8 @@ async def _read(response: httpx.Response) -> Reply:
 
 
 def _judge(phase: _Phase, error: Exception) -> NotSent | Unknown:
+    if phase.late:
+        return NotSent(TOO_LATE)
     causes = _causes(error)
     timed_out = any(isinstance(cause, TimeoutError) for cause in causes)
     if phase.sent:

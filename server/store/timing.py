@@ -30,35 +30,45 @@ class Timing:
 
     async def keep(self) -> int:
         """Look at the clock, every second; how many messages were timed anew because it was set back."""
+        before = _monotonic()
         now = await self._database.read(self._database.now)
-        offset = now - time.monotonic_ns() // 1000
-        back = 0 if self._offset is None else self._offset - offset
-        if self._offset is not None and back < SET_BACK_MIN:
-            self._offset = max(offset, self._offset)
+        # It was read between two looks at the other clock, which may lie apart where this process stood still.
+        offset, offset_max = now - _monotonic(), now - before
+        kept = self._offset
+        if kept is not None and kept - offset_max < SET_BACK_MIN:
+            self._offset = offset
             return 0
         anew = await self._time_anew()
         self._offset = offset
-        if back or anew:
-            _log.warning("the database's clock was set back", seconds=back / SECOND, messages=anew)
+        if kept is not None or anew:
+            seconds = (kept - offset_max) / SECOND if kept is not None else None
+            _log.warning("the database's clock was set back", seconds=seconds, messages=anew)
         return anew
 
     async def _time_anew(self) -> int:
-        """Every message that was changed later than now."""
-        anew = 0
-        while ids := await self._database.read(self._ahead):
+        """Every unfinished message that was changed later than now."""
+        anew, last = 0, ""
+        while ids := await self._ahead(last):
             rulings = await asyncio.gather(*(self._apply(message_id, ClockSetBack()) for message_id in ids))
-            moved = sum(isinstance(ruling, Decision) for ruling in rulings)
-            anew += moved
-            if not moved:
-                break
+            anew += sum(isinstance(ruling, Decision) for ruling in rulings)
+            last = ids[-1]
         return anew
 
-    def _ahead(self, connection: Connection) -> list[str]:
-        values = {"now": self._database.now(connection), "most": BATCH_MAX}
-        return list(connection.execute(_AHEAD, values).scalars())
+    async def _ahead(self, last: str) -> list[str]:
+        """The next of them behind the last one."""
+
+        def read(connection: Connection) -> list[str]:
+            values = {"now": self._database.now(connection), "last": last, "most": BATCH_MAX}
+            return list(connection.execute(_AHEAD, values).scalars())
+
+        return await self._database.read(read)
+
+
+def _monotonic() -> Micros:
+    return time.monotonic_ns() // 1000
 
 
 _AHEAD = text(
     "SELECT message.id FROM due JOIN message ON message.id = due.message_id "
-    "WHERE message.updated_at > :now ORDER BY message.id LIMIT :most"
+    "WHERE message.updated_at > :now AND message.id > :last ORDER BY message.id LIMIT :most"
 )

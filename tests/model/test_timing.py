@@ -52,6 +52,12 @@ def test_what_the_caller_named_stays() -> None:
     assert found.message.expires_at == message_of().expires_at
 
 
+def test_a_scheduled_message_that_was_put_off_is_due_at_its_time_again() -> None:
+    """Postponed under a clock that had come to its time too early, it waits for that time and no longer."""
+    told = case(AHEAD + MINUTE, schedule_at=START + 30 * MINUTE)
+    assert due_of(anew(told)).at == START + 30 * MINUTE
+
+
 def test_what_is_in_time_is_let_be() -> None:
     """A message that was changed before now is refused, and so is one that has been timed anew."""
     assert decide(case(AHEAD, updated_at=START), ClockSetBack(), START) == Refused("SAME")

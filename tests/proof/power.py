@@ -14,6 +14,8 @@ from tests.proof.trial import Trial, Verdict
 DATABASE = "angarium.db"
 EARLY_PERMILLE = 300
 MESSAGES_MAX = 60
+AWAY = ("UNAVAILABLE", "")
+UNEXPECTED = ('"level": "critical"', "Traceback")
 
 
 async def cut_power(ground: Ground, seed: int, rounds: int, *, early_permille: int = 0) -> Verdict:
@@ -27,11 +29,14 @@ async def cut_power(ground: Ground, seed: int, rounds: int, *, early_permille: i
         (ground.folder / name).symlink_to(disk.folder / name)
     environment = {**disk.environment, "ANGARIUM_DATABASE_URL": f"sqlite:///{disk.folder / DATABASE}"}
     async with Trial(ground, seed, environment=environment) as trial:
+        trial.forbidden = UNEXPECTED
         trial.load.start()
         for number in range(1, rounds + 1):
             await trial.load.reach(trial.dice.randrange(1, MESSAGES_MAX))
             await trial.follow(4)
             await _cut(trial, disk, {"POWERCUT_SEED": str(seed + number)})
+        await trial.load.stop()
+        trial.require_answers(AWAY)
         return await trial.judged()
 
 

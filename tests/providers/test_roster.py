@@ -21,7 +21,7 @@ from server.model.outcomes import (
     unavailable,
 )
 from server.providers.roster import TYPES, Roster
-from server.providers.transport import NO_CONNECTION, Call, NotSent, Transport
+from server.providers.transport import NO_CONNECTION, TOO_LATE, Call, NotSent, Transport
 from tests.providers.conftest import account_at, hand_off
 from tests.scripted_upstream import ScriptedUpstream
 
@@ -137,6 +137,18 @@ def test_a_code_of_the_provider_is_no_lost_connection(roster: Roster) -> None:
     for _ in range(5):
         note(roster, unavailable("409"))
     assert roster.health(NOW).lines == {}
+
+
+def test_what_came_too_late_itself_closes_nothing(roster: Roster) -> None:
+    """A process that stood still says nothing of the account; a probe that it held gives way to another."""
+    for _ in range(10):
+        note(roster, unavailable(TOO_LATE))
+    assert roster.health(NOW).lines == {}
+    broken(roster)
+    later = NOW + 5 * SECOND
+    roster.started(UID, Channel.SMS, "98", later, repeat=False)
+    note(roster, unavailable(TOO_LATE), later)
+    assert roster.health(later).closed(LINE, "", later) is None
 
 
 def test_half_of_twenty_calls_close_a_line(roster: Roster) -> None:
