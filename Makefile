@@ -12,7 +12,7 @@ GRPCURL_VERSION := v1.9.3
 MAKEFLAGS += --no-print-directory
 
 .DELETE_ON_ERROR:
-.PHONY: help run test check generate breaking lock release
+.PHONY: help run test check prove mutants bench generate breaking lock release
 help: ## what this file does
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
 
@@ -39,6 +39,15 @@ check: $(BIN)/.installed ## everything that must hold before a merge; ends with 
 breaking: $(BIN)/.installed ## the contract against the last release
 	@test -s gen/baseline.binpb || { echo "gen/baseline.binpb is missing: nothing to compare the contract with"; exit 1; }
 	$(BIN)/buf breaking protos --against gen/baseline.binpb
+
+prove: $(BIN)/.installed ## every fault, over and over, for MINUTES (60): kills, power cuts, storms, freezes, clocks, stops
+	$(BIN)/python -m tests.proof --minutes $(or $(MINUTES),60)
+
+mutants: $(BIN)/.installed ## puts faults into copies of the source, and shows that a check kills each
+	$(BIN)/python -m tests.mutants
+
+bench: $(BIN)/.installed ## what the gateway costs beside the bare thing, for docs/benchmarks.md
+	$(BIN)/python -m bench
 
 generate: $(BIN)/.installed $(GENERATE)/.installed ## the stubs in gen/ from protos/
 	@test -n "$(PROTOS)" || { echo "no protos"; exit 1; }

@@ -5,7 +5,7 @@
 
 `M12` stands for M12a, M12b and so on. A mutant is killed when a check that passes on an unchanged copy fails by an
 assertion on the mutant's; a check that cannot be collected, breaks in another way or runs out of time kills nothing.
-The exit code is the number of survivors.
+The exit code is the number of survivors, 125 at most.
 """
 
 import argparse
@@ -20,10 +20,11 @@ from tests.mutants.judging import Judge, Verdict, table
 from tests.mutants.mutant import Mutant, chosen
 
 ROOT = Path(__file__).parent.parent.parent
+EXIT_MAX = 125
 
 
 def main() -> int:
-    """Judge the mutants that are named; the number of survivors."""
+    """Judge the mutants that are named; the exit code."""
     options = _options()
     try:
         mutants = chosen(MUTANTS, options.names)
@@ -42,7 +43,7 @@ def _judge(mutants: list[Mutant], jobs: int) -> int:
     survivors = [verdict.mutant.name for verdict in verdicts if verdict.killer is None]
     print("\n".join(table(verdicts)))
     print(f"\n{len(mutants)} mutants, {len(survivors)} survivors, {time.monotonic() - began:.0f} s")
-    return len(survivors)
+    return min(len(survivors), EXIT_MAX)
 
 
 def _tell(verdict: Verdict) -> None:

@@ -26,7 +26,7 @@ from statistics import median
 
 from tests.cluster import Cluster
 from tests.proof import clocks, freezes, kills, power, stops, storms
-from tests.proof.ground import Ground, Layout, fresh_ground
+from tests.proof.ground import Layout, fresh_ground
 from tests.proof.scenario import Scenario
 from tests.proof.trial import Verdict
 from tests.proof.violations import Violation
@@ -107,22 +107,23 @@ def _plays(word: str, layout: Layout | None) -> Sequence[Play]:
 def _prove(play: Play, seed: int, folder: Path, cluster: Cluster, record: Record) -> None:
     scenario, layout = play
     began = time.monotonic()
-    with fresh_ground(layout, folder, cluster) as ground:
-        verdict = _held(scenario, ground, seed)
+    verdict = _held(scenario, layout, seed, folder, cluster)
     record.add(scenario, seed, verdict)
     counts = ", ".join(f"{count} {name}" for name, count in verdict.counts.items())
     took = time.monotonic() - began
     print(f"{scenario.name}, {layout}, seed {seed}, {took:.0f} s: {counts}", flush=True)
     for violation in sorted(verdict.violations):
         print(f"  {violation}", flush=True)
-    if not verdict.violations:
-        shutil.rmtree(ground.folder)
 
 
-def _held(scenario: Scenario, ground: Ground, seed: int) -> Verdict:
+def _held(scenario: Scenario, layout: Layout, seed: int, folder: Path, cluster: Cluster) -> Verdict:
     """The verdict; a trial that breaks off is a violation too."""
     try:
-        return asyncio.run(scenario.hold(ground, seed, scenario.rounds))
+        with fresh_ground(layout, folder, cluster) as ground:
+            verdict = asyncio.run(scenario.hold(ground, seed, scenario.rounds))
+        if not verdict.violations:
+            shutil.rmtree(ground.folder)
+        return verdict
     except Exception:  # noqa: BLE001 - the next trial is held all the same
         return Verdict([Violation("HELD", scenario.name, traceback.format_exc())], {})
 
@@ -131,6 +132,7 @@ def _table(records: dict[Play, Record]) -> Iterator[str]:
     yield "\n| scenario | layout | N | messages | violated | seconds: median, largest |\n|---|---|---|---|---|---|"
     for (scenario, layout), record in records.items():
         violated = f"in {len(record.failed)} of {record.trials} trials" if record.failed else f"0 (≤ 3/{record.struck})"
+        violated = violated if record.struck else "nothing struck"
         times = "; ".join(f"{name} {median(v):.2f}, {max(v):.2f}" for name, v in record.seconds.items())
         n = f"{record.struck} {scenario.counted}"
         yield f"| {scenario.name} | {layout} | {n} | {record.accepted} | {violated} | {times} |"
