@@ -1,6 +1,7 @@
 """How much may be under way at once: calls in all, streams in all, of one client account and of one connection."""
 
 import random
+import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,6 +25,12 @@ class Admission:
         self._by_client: Counter[tuple[str, str]] = Counter()
         self._by_connection: Counter[str] = Counter()
         self._draining = False
+        self._last_came = 0.0
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long no unary call has come."""
+        return time.monotonic() - self._last_came
 
     def drain(self) -> None:
         """Turn away every new stream."""
@@ -32,6 +39,7 @@ class Admission:
     @contextmanager
     def call(self) -> Generator[None]:
         """One unary call. Raises Exhausted(OVERLOADED) with a pause that differs from caller to caller."""
+        self._last_came = time.monotonic()
         if self._calls >= CALLS_MAX:
             pause = random.uniform(*PAUSE_SECONDS)  # noqa: S311 - spreads the callers, guards nothing
             raise Exhausted(Reason.OVERLOADED, "The server has more to do than it can.", retry_after_seconds=pause)

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from angarium.v1 import notification_service_pb2 as wire
 from angarium.v1.message_pb2 import NotificationFilter
@@ -36,6 +37,8 @@ from server.model.watching import Filter, MessageCursor
 from server.model.work import Acceptance
 from server.store.store import Store
 from server.vault.identity import new_id
+
+T = TypeVar("T")
 
 
 class Notifications(NotificationServiceServicer):
@@ -118,7 +121,7 @@ class Notifications(NotificationServiceServicer):
         call = current_call()
         case = await self._named(call, request.tracking_id)
         if case.message.stop != Stop.CANCELED:
-            refused = await asyncio.shield(self._store.apply(case.message.id, Stopped(Stop.CANCELED)))
+            refused = await _to_its_end(self._store.apply(case.message.id, Stopped(Stop.CANCELED)))
             case = await self._named(call, request.tracking_id)
             if isinstance(refused, Refused) and case.message.stop != Stop.CANCELED:
                 told = {"state": case.message.state}
@@ -136,7 +139,7 @@ class Notifications(NotificationServiceServicer):
             if first is None:
                 raise
             new = new_message(request, call, new_id(), first.created_at)
-        return await asyncio.shield(self._store.accept(replace(new, fingerprint=_fingerprint(new, call))))
+        return await _to_its_end(self._store.accept(replace(new, fingerprint=_fingerprint(new, call))))
 
     def _judged(self, request: wire.SendRequest, call: Call) -> NewMessage:
         snapshot = self._store.configuration.snapshot
@@ -192,6 +195,14 @@ class Notifications(NotificationServiceServicer):
         message = (await self._named(call, request.tracking_id)).message
         place = read_message_cursor(call.vault, request.cursor, message.id) if request.cursor else None
         return follow_message(self._store, call, message, place, states_only=request.states_only)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await work that goes on though the caller leaves; how it ends then is the store's to log."""
+    task = asyncio.create_task(work)
+    # Else asyncio would print the error of a task that nobody awaits any more, with all that its causes say.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)
 
 
 def _filter(given: NotificationFilter, call: Call) -> Filter:

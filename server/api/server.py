@@ -1,5 +1,7 @@
 """The gRPC server: which services it has, how it is set up, how it starts and stops."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 
 import grpc
@@ -69,6 +71,11 @@ SERVICES: Sequence[ServiceDescriptor] = tuple(
 )
 
 
+LEAVING_SECONDS_MAX = 1.0
+QUIET_SECONDS = 0.1
+"""When no call has come for so long, those who could learn that this server stops have."""
+
+
 class GrpcServer:
     """All services behind the one interceptor, with health and reflection."""
 
@@ -100,9 +107,22 @@ class GrpcServer:
         self._store.watching.drain()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no new calls, and give those under way so long to finish."""
+        """Let callers leave, take no new calls, and give those under way what is left of so long to finish."""
+        began = time.monotonic()
+        await self._let_callers_leave(min(LEAVING_SECONDS_MAX, grace_seconds))
         self._health.close()
-        await self._server.stop(grace_seconds)
+        await self._server.stop(max(0.0, grace_seconds - (time.monotonic() - began)))
+
+    async def _let_callers_leave(self, seconds_max: float) -> None:
+        """What comes in the moment in which gRPC stops is CANCELLED, and no caller's policy repeats that.
+
+        Who watches this server's health knows by now that it stops, and calls another: calls that still come are from
+        those who are about to learn of it.
+        """
+        until = time.monotonic() + seconds_max
+        await asyncio.sleep(min(QUIET_SECONDS, seconds_max))
+        while self._admission.quiet_seconds < QUIET_SECONDS and time.monotonic() < until:  # noqa: ASYNC110 - no bell
+            await asyncio.sleep(QUIET_SECONDS / 5)
 
     def _add_services(self, roster: Roster, *, allow_private_upstreams: bool) -> None:
         store, server = self._store, self._server

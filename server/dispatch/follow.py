@@ -3,14 +3,15 @@
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field
 
 import structlog
 
-from server.dispatch.delivery import wakes
+from server.dispatch.delivery import Ruling, wakes
 from server.dispatch.insist import insist
 from server.dispatch.pace import ERROR_PAUSE_SECONDS, pause_seconds
+from server.model.conclude import Decision
 from server.model.enums import DueKind, MessageClass
 from server.model.facts import Fact, Followed, LookedUp, Receipted
 from server.model.faults import trail_of
@@ -139,17 +140,18 @@ class Follower:
     async def _hear(self, uid: str, question: _Question) -> None:
         """Ask, state what is told, and put the messages back; whatever goes wrong, they are put back."""
         polls, look_ups = question.of(uid)
+        over: set[str] = set()
         try:
             provider = self._roster.provider(uid)
             if provider is not None and not self._draining:
                 async with asyncio.timeout(ASK_SECONDS[self.message_class]):
                     told = await asyncio.gather(_statuses(provider, polls), _found(provider, look_ups))
-                await self._tell(polls, look_ups, *told)
+                over = await self._tell(polls, look_ups, *told)
         except TimeoutError:
             _log.warning("an account did not answer", account=uid, message_class=self.message_class)
         except Exception as error:  # noqa: BLE001 - the outermost frame of this task: its messages must go back
             _log.error("an account could not be asked", account=uid, trail=trail_of(error))
-        await self._put_back(question.claims)
+        await self._put_back(question.claims, over)
 
     async def _tell(
         self,
@@ -157,7 +159,8 @@ class Follower:
         look_ups: Sequence[Asked],
         reports: Sequence[tuple[str, Receipt]],
         found: Mapping[int, LookUp],
-    ) -> None:
+    ) -> set[str]:
+        """State what is told; the messages of which nothing is due any more."""
         by_id = {attempt.provider_message_id: (claim, attempt) for claim, attempt in polls}
         facts: list[tuple[Claim, Fact]] = [
             (by_id[name][0], Receipted(by_id[name][1].number, receipt)) for name, receipt in reports if name in by_id
@@ -166,15 +169,19 @@ class Follower:
             jitter = random.random()  # noqa: S311 - jitter, no secret
             facts.append((claim, LookedUp(claim.hold, attempt.number, found[attempt.provider_key], jitter)))
         # Side by side, they share commits; the facts of one message are applied in this order all the same.
-        await asyncio.gather(*(self._state(claim, fact) for claim, fact in facts))
+        rulings = await asyncio.gather(*(self._state(claim, fact) for claim, fact in facts))
+        return {ruling.message.id for ruling in rulings if isinstance(ruling, Decision) and ruling.message.due is None}
 
-    async def _put_back(self, claims: Sequence[Claim]) -> None:
-        await asyncio.gather(*(self._state(claim, Followed(claim.hold)) for claim in claims))
+    async def _put_back(self, claims: Sequence[Claim], over: AbstractSet[str] = frozenset()) -> None:
+        left = (claim for claim in claims if claim.case.message.id not in over)
+        await asyncio.gather(*(self._state(claim, Followed(claim.hold)) for claim in left))
         self.in_hand -= {(claim.case.message.id, claim.hold) for claim in claims}
 
-    async def _state(self, claim: Claim, fact: Fact) -> None:
-        if wakes(await insist(self._store, claim.case.message.id, fact)):
+    async def _state(self, claim: Claim, fact: Fact) -> Ruling:
+        ruling = await insist(self._store, claim.case.message.id, fact)
+        if wakes(ruling):
             self._wake(self.message_class)
+        return ruling
 
 
 def _polls(attempt: Attempt) -> bool:

@@ -266,7 +266,10 @@ class Kills:
         async def gone() -> bool:
             return boots.isdisjoint(await asyncio.to_thread(self._trial.peek.holders))
 
-        await self._trial.within(RESCUE_SECONDS if name == RESCUE else math.inf, name, gone, since)
+        try:
+            await self._trial.within(RESCUE_SECONDS if name == RESCUE else math.inf, name, gone, since)
+        except TimeoutError:
+            raise AssertionError(f"dead, and known still: {sorted(boots)}") from None
 
     async def _aim(self, place: int) -> None:
         """Give a dead process its next point unless it has one. What is to die at a start does so on the way."""

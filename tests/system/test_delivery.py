@@ -277,8 +277,8 @@ async def test_without_an_answer_to_the_look_up_the_class_decides(gateway: Gatew
 
 async def test_an_otp_overtakes_bulk(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """With two hundred texts in bulk queued at a slow provider, an OTP is handed off as soon as it is accepted."""
-    await gateway.configure_kavenegar(upstream.base_url)
-    script = ByAccount(upstream, kavenegar=on_send(upstream, slowly(upstream, 0.5)))
+    await gateway.configure_kavenegar(upstream.base_url, timeout_seconds=8)
+    script = ByAccount(upstream, kavenegar=on_send(upstream, slowly(upstream, 1.5)))
     await gateway.send_all({"text": f"bulk {n}", "message_class": MESSAGE_CLASS_BULK} for n in range(200))
     tracking_id = await gateway.send(text="otp", message_class=MESSAGE_CLASS_OTP)
     accepted = len(script.reads)
@@ -290,9 +290,9 @@ async def test_an_otp_overtakes_bulk(gateway: Gateway, upstream: ScriptedUpstrea
 async def test_a_flood_of_one_tenant_costs_the_others_one_turn(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     """While one tenant has three hundred messages waiting, another's single one does not wait for them."""
     await gateway.tenant("quiet")
-    await gateway.configure_kavenegar(upstream.base_url, "loud")
+    await gateway.configure_kavenegar(upstream.base_url, "loud", timeout_seconds=8)
     await gateway.configure_kavenegar(upstream.base_url, "quiet", tenant_id="quiet")
-    script = ByAccount(upstream, loud=on_send(upstream, slowly(upstream, 0.5)))
+    script = ByAccount(upstream, loud=on_send(upstream, slowly(upstream, 1.5)))
     await gateway.send_all({"text": f"loud {n}"} for n in range(300))
     tracking_id = await gateway.send(tenant_id="quiet", text="quiet")
     accepted = len(script.reads)
