@@ -24,6 +24,12 @@ MUTANTS = (
         ("tests/providers/test_transport.py::test_the_libraries_say_nothing",),
     ),
     Mutant(
+        "M14d",
+        "Nothing stale is sent: nobody looks at the clock where the bytes leave.",
+        (Change(_TRANSPORT, "        if time.monotonic() > self.leave_by:", "        if self.leave_by < 0:"),),
+        ("tests/providers/test_transport.py::test_what_may_not_leave_any_more_does_not",),
+    ),
+    Mutant(
         "M18",
         "Calls go where they were checked to go: a redirect is followed.",
         (
