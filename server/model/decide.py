@@ -38,7 +38,7 @@ from server.model.outcomes import (
     failure_of,
     kind_of,
 )
-from server.model.policy import LOOK_UP_MARGIN, POISON_CLAIMS
+from server.model.policy import LOOK_UP_MARGIN, PAUSE_MAX, POISON_CLAIMS
 from server.model.states import FINAL
 from server.model.timing import timed_anew
 from server.model.verdict import follow_up, give_up_windows, resend_at
@@ -255,7 +255,8 @@ def _postpone(case: Case, fact: Postponed, now: Micros) -> Decision | Refused:
     due = case.message.due
     if due is None or not _claimed_to_send(due, fact.hold) or _was_in_flight(case):
         return Refused("STALE")
-    until = min(max(fact.until, now), case.message.expires_at)
+    # No pause is longer: what asks for more was read from a clock that has been set back since.
+    until = min(max(fact.until, now), now + PAUSE_MAX, case.message.expires_at)
     return Decision(replace(case.message, updated_at=now, due=replace(due, at=until, worker="", claims=0)))
 
 

@@ -57,6 +57,9 @@ _RECEIPT_TIMEOUTS = {
 POLLS: tuple[Micros, ...] = (2 * SECOND, 5 * SECOND, 15 * SECOND, MINUTE, 5 * MINUTE)
 POLL_EVERY: Micros = 15 * MINUTE
 
+PAUSE_MAX: Micros = MINUTE
+"""The longest that a message is put off for an account that is closed, or a tenant that is switched off."""
+
 POISON_ALONE_AFTER = 2
 POISON_CLAIMS = 5
 

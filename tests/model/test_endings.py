@@ -230,7 +230,7 @@ def test_only_deaths_before_an_intent_are_counted() -> None:
 
 def test_a_pause_never_outlasts_the_message() -> None:
     """Postponed beyond its expiry, a message is due at its expiry, to be ended."""
-    life = History(message_of())
+    life = History(message_of(life=30 * SECOND))
     life.tell(Postponed(life.claim(), life.message.expires_at + HOUR))
     assert life.due is not None
     assert life.due.at == life.message.expires_at

@@ -8,8 +8,8 @@ from server.model.clock import HOUR, MINUTE, SECOND, Micros
 from server.model.conclude import Decision
 from server.model.decide import Refused, decide
 from server.model.enums import Channel, DueKind
-from server.model.facts import ClockSetBack
-from server.model.messages import Attempt, Case, Due
+from server.model.facts import ClockSetBack, Postponed
+from server.model.messages import Attempt, Case, Due, Hold
 from tests.model.history import START, message_of
 
 AHEAD = START + HOUR
@@ -56,6 +56,15 @@ def test_a_scheduled_message_that_was_put_off_is_due_at_its_time_again() -> None
     """Postponed under a clock that had come to its time too early, it waits for that time and no longer."""
     told = case(AHEAD + MINUTE, schedule_at=START + 30 * MINUTE)
     assert due_of(anew(told)).at == START + 30 * MINUTE
+
+
+def test_a_pause_by_a_clock_of_before_is_no_longer_than_any() -> None:
+    """Planned while the clock was an hour ahead, applied after it was set right: a minute at most is waited."""
+    due = Due(DueKind.SEND, START, epoch=3, worker="w")
+    told = Case(replace(message_of(), due=due))
+    ruling = decide(told, Postponed(Hold("w", 3), AHEAD + SECOND), START)
+    assert isinstance(ruling, Decision)
+    assert due_of(Case(ruling.message)).at == START + MINUTE
 
 
 def test_what_is_in_time_is_let_be() -> None:

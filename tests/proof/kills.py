@@ -39,7 +39,7 @@ COUNTS_MAX = {"claim": 4, "look_up": 2, "found": 3, "receipt": 10, "statement": 
 """At which time of a step at most. What is done for many messages at once is done seldom."""
 START_COUNTS_MAX = {"statement": 60, "commit": 8}
 """A start makes about so many."""
-RESCUED_EVERY = 4
+RESCUED_EVERY = 3
 """After so many returns on Postgres it is awaited that the dead are forgotten; the other kills come before that."""
 ACCEPTED_MIN, ACCEPTED_MAX = 10, 150
 MOMENT_SECONDS = 0.3

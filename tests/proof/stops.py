@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 
+from tests.gateway import eventually
 from tests.proof.callers import Watcher
 from tests.proof.ground import Ground, Layout
 from tests.proof.scenario import Scenario
@@ -97,7 +98,10 @@ async def _stop(trial: Trial, place: int) -> None:
     left = boot in await asyncio.to_thread(trial.peek.holders)
     trial.counts["stops"] += 1
     trial.seconds["from the signal to the end"].append(took)
-    missed = sum("DRAINING" not in "".join(w.errors[before:]) for w, before in zip(watchers, told, strict=True))
+    ends = list(zip(watchers, told, strict=True))
+    # A stream's end is read by its watcher in a moment of its own.
+    await eventually(lambda: all(len(watcher.errors) > before for watcher, before in ends), LISTENING_SECONDS)
+    missed = sum("DRAINING" not in "".join(watcher.errors[before:]) for watcher, before in ends)
     trial.violations += [Violation("STOP", boot, why) for why in _faults(code, took, left=left, missed=missed)]
 
 
