@@ -292,7 +292,7 @@ class Kills:
 async def kill_at_points(ground: Ground, seed: int, rounds: int, *, points: Sequence[Point] | None = None) -> Verdict:
     """So many kills at these points, or those of the whole matrix, in an order of the seed's."""
     wanted = points_of(ground.layout) if points is None else points
-    return await _hold(ground, seed, lambda kills: kills.at_points(wanted, rounds), AWAY)
+    return await _hold(ground, seed, lambda kills: kills.at_points(wanted, rounds), AWAY, CUT_OFF)
 
 
 async def kill_at_any_time(ground: Ground, seed: int, rounds: int) -> Verdict:

@@ -226,11 +226,15 @@ class Trial:
             self.violations.append(Violation("TIME", name, f"{took:.1f} s, {seconds:.0f} s are allowed"))
 
     def require_answers(self, *bearable: tuple[str, str]) -> None:
-        """No call ended by an error but those that the load provokes, and these: their codes and reasons."""
+        """No call ended by an error but those that the load provokes, and these: their codes and reasons.
+
+        A watch may end by UNAVAILABLE besides.
+        """
+        borne = (grpc.StatusCode.UNAVAILABLE.name, *(code for code, _ in bearable))
         ops = [op for caller in self._callers for op in caller.ops]
         self.violations += strange_answers(ops, bearable)
         for watcher in self._watchers:
-            strange = [error for error in watcher.errors if not error.startswith(grpc.StatusCode.UNAVAILABLE.name)]
+            strange = [error for error in watcher.errors if not error.startswith(borne)]
             self.violations += [Violation("ANSWER", watcher.name, error) for error in strange]
 
     async def judged(self) -> Verdict:
