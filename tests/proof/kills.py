@@ -1,6 +1,7 @@
 """kill -9 under load: at each step of a message's way, inside a commit, at a start, in a rescue, and at any time."""
 
 import asyncio
+import json
 import math
 import signal
 import sys
@@ -13,22 +14,28 @@ from random import Random
 
 from server.model.enums import State
 from tests.crashing import ARMED, POINTS, RESCUE_POINTS, WRITER_POINTS
-from tests.gateway import eventually, key_of
+from tests.gateway import EAGER, eventually, key_of
 from tests.ledger import SEND, Entry, account_of
 from tests.proof.dump import read_dump
 from tests.proof.ground import Ground, Layout
 from tests.proof.history import Dump
 from tests.proof.load import Mood
 from tests.proof.scenario import Scenario
-from tests.proof.trial import ACCOUNTS, TENANTS, Trial, Verdict
+from tests.proof.trial import ACCOUNTS, TENANTS, ChannelOptions, Trial, Verdict
 from tests.proof.violations import Violation
 from tests.scripted_upstream import Break, Recorded, Say, Silence
 
 HONEST_TENANT = TENANTS[0]
 HONEST_ACCOUNTS = frozenset(key_of(f"{HONEST_TENANT}-{account}") for account in ACCOUNTS)
 AWAY = ("UNAVAILABLE", "")
-CUT_OFF = ("CANCELLED", "")
-"""What a process that is told to stop answers to calls that it had not taken up yet: gRPC does so."""
+CAREFUL: ChannelOptions = (
+    *EAGER,
+    (
+        "grpc.service_config",
+        json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}),
+    ),
+)
+"""Of callers who leave a process that says that it stops: gRPC cancels what comes to it later."""
 
 DEATH_SECONDS = 30.0
 """A process that has not come to its crash point by then never will."""
@@ -251,7 +258,16 @@ class Kills:
                 tasks.create_task(self._forgotten(boots, since, self._name_of_rescue(died)))
             for place in died:
                 self._trial.seconds[START].append(await self._start(place))
+                if self._on_sqlite:
+                    await self._require_freed(boots)
         self._measurable = True
+
+    async def _require_freed(self, boots: set[str]) -> None:
+        """Nobody but a start frees what the dead held on SQLite, and it does so before it serves."""
+        kept = boots & await asyncio.to_thread(self._trial.peek.holders)
+        self._trial.violations += [
+            Violation("FREED", boot, "dead, and known when the next one served") for boot in kept
+        ]
 
     @property
     def _on_sqlite(self) -> bool:
@@ -292,26 +308,21 @@ class Kills:
 async def kill_at_points(ground: Ground, seed: int, rounds: int, *, points: Sequence[Point] | None = None) -> Verdict:
     """So many kills at these points, or those of the whole matrix, in an order of the seed's."""
     wanted = points_of(ground.layout) if points is None else points
-    return await _hold(ground, seed, lambda kills: kills.at_points(wanted, rounds), AWAY, CUT_OFF)
+    return await _hold(ground, seed, lambda kills: kills.at_points(wanted, rounds))
 
 
 async def kill_at_any_time(ground: Ground, seed: int, rounds: int) -> Verdict:
     """So many kills at random moments, and those that follow them."""
-    return await _hold(ground, seed, lambda kills: kills.at_any_time(rounds), AWAY, CUT_OFF)
+    return await _hold(ground, seed, lambda kills: kills.at_any_time(rounds))
 
 
-async def _hold(
-    ground: Ground, seed: int, strike: Callable[[Kills], Awaitable[None]], *bearable: tuple[str, str]
-) -> Verdict:
-    """A trial whose upstream is honest to one tenant: there nothing but the kills stands in the way of a text.
-
-    `bearable` are the errors, codes and reasons, that callers may meet beside those that they provoke.
-    """
-    async with Trial(ground, seed) as trial:
+async def _hold(ground: Ground, seed: int, strike: Callable[[Kills], Awaitable[None]]) -> Verdict:
+    """A trial whose upstream is honest to one tenant: there nothing but the kills stands in the way of a text."""
+    async with Trial(ground, seed, over_all=CAREFUL) as trial:
         trial.upstream.always(_honest_to_one(trial))
         await strike(Kills(trial))
         await trial.load.stop()
-        trial.require_answers(*bearable)
+        trial.require_answers(AWAY)
         verdict = await trial.judged()
         dump = await asyncio.to_thread(read_dump, ground.url)
         found = not_once(dump, trial.ledger.entries(), HONEST_TENANT, HONEST_ACCOUNTS)

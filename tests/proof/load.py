@@ -31,6 +31,7 @@ PROVOKED = frozenset({("ALREADY_EXISTS", "REQUEST_ID_REUSED"), ("FAILED_PRECONDI
 """What it asks for itself: codes and reasons."""
 NOT_THERE = ("NOT_FOUND", "RESOURCE_NOT_FOUND")
 BUSY, REFUSED = 409, 411
+HONEST_SHARE = 0.75
 
 
 class Load:
@@ -41,14 +42,12 @@ class Load:
         callers: Sequence[Caller],
         dice: Random,
         *,
-        pause_seconds: float = PAUSE_SECONDS,
         call_seconds: float = CALL_SECONDS,
     ) -> None:
         self.unanswered: list[Op] = []
         """The calls that were given up after all their repeats."""
         self._callers = callers
         self._dice = dice
-        self._pause_seconds = pause_seconds
         self._call_seconds = call_seconds
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
@@ -84,7 +83,7 @@ class Load:
     async def _work(self, caller: Caller, dice: Random) -> None:
         while not self._stopping.is_set():
             await self._turn(caller, dice, letter(next(self._numbers), dice))
-            await asyncio.sleep(dice.random() * 2 * self._pause_seconds)
+            await asyncio.sleep(dice.random() * 2 * PAUSE_SECONDS)
 
     async def _turn(self, caller: Caller, dice: Random, request: notifications.SendRequest) -> None:
         roll = dice.random()
@@ -146,13 +145,12 @@ def strange_answers(ops: Sequence[Op], bearable: Sequence[tuple[str, str]]) -> I
 class Mood:
     """How an upstream takes texts: most as it should, some in each way that leaves a gateway in doubt."""
 
-    def __init__(self, upstream: ScriptedUpstream, dice: Random, *, honest_share: float = 0.75) -> None:
+    def __init__(self, upstream: ScriptedUpstream, dice: Random) -> None:
         self._upstream = upstream
         self._dice = dice
-        self._honest_share = honest_share
 
     def __call__(self, request: Recorded) -> Say | Break | Silence:
-        if request.call != SEND or self._dice.random() < self._honest_share:
+        if request.call != SEND or self._dice.random() < HONEST_SHARE:
             return self._upstream.honest(request)
         return self._dice.choice(self._faults())(request)
 

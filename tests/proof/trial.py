@@ -69,7 +69,6 @@ class Trial:
         seed: int,
         *,
         environment: Mapping[str, str] | None = None,
-        honest_share: float = 0.75,
         slack_seconds: float = 1.0,
         now: Callable[[], Micros] = now_micros,
         call_seconds: float = CALL_SECONDS,
@@ -91,7 +90,6 @@ class Trial:
         self.boots: dict[int, str] = {}
         """Of each process by its place, the id that it holds messages under."""
         self._environment = {"ANGARIUM_LOG_LEVEL": "DEBUG", **(environment or {})}
-        self._honest_share = honest_share
         self._slack_seconds = slack_seconds
         self._now = now
         self._call_seconds = call_seconds
@@ -119,7 +117,7 @@ class Trial:
         self._stack.callback(self.ledger.close)
         self.upstream = await ScriptedUpstream(self.ledger).start()
         self._stack.push_async_callback(self.upstream.close)
-        self.upstream.always(Mood(self.upstream, self.dice, honest_share=self._honest_share))
+        self.upstream.always(Mood(self.upstream, self.dice))
         for place in range(self.ground.layout.processes):
             await self._add(place)
         for tenant in TENANTS:
@@ -230,11 +228,10 @@ class Trial:
 
         A watch may end by UNAVAILABLE besides.
         """
-        borne = (grpc.StatusCode.UNAVAILABLE.name, *(code for code, _ in bearable))
         ops = [op for caller in self._callers for op in caller.ops]
         self.violations += strange_answers(ops, bearable)
         for watcher in self._watchers:
-            strange = [error for error in watcher.errors if not error.startswith(borne)]
+            strange = [error for error in watcher.errors if not error.startswith(grpc.StatusCode.UNAVAILABLE.name)]
             self.violations += [Violation("ANSWER", watcher.name, error) for error in strange]
 
     async def judged(self) -> Verdict:
