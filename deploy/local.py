@@ -1,4 +1,4 @@
-"""`make run`: sandbox upstream and gateway on this machine, a message that arrives, one that falls back, and on.
+"""`make run`: sandbox upstream and gateway on this machine, a code that arrives, one that falls back, one verified.
 
 Everything it does is done through the stubs, as any caller would. It keeps serving until Ctrl-C.
 """
@@ -6,6 +6,7 @@ Everything it does is done through the stubs, as any caller would. It keeps serv
 import argparse
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,16 +23,25 @@ from angarium.v1 import (
     message_pb2,
     notification_service_pb2 as notifications,
     notification_service_pb2_grpc as notifications_grpc,
+    otp_service_pb2 as otp,
+    otp_service_pb2_grpc as otp_grpc,
     provider_service_pb2 as providers,
     provider_service_pb2_grpc as providers_grpc,
     routing_service_pb2 as routing,
     routing_service_pb2_grpc as routing_grpc,
+    sandbox_service_pb2 as sandbox,
+    sandbox_service_pb2_grpc as sandbox_grpc,
+    template_service_pb2 as templates,
+    template_service_pb2_grpc as templates_grpc,
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 PHONE = "09120000111"
-FIRST, SECOND = "kavenegar", "kavenegar-second"
-UPSTREAM_KEYS = {FIRST: "sandbox-first-account", SECOND: "sandbox-second-account"}
+FIRST, SECOND = "kavenegar", "twilio"
+UPSTREAM_KEY = "sandbox-first-account"
+TWILIO_SID = "AC" + "0" * 32
+TEMPLATE = "otp_login"
+INTENT = "OTP_LOGIN"
 Caller = tuple[tuple[str, str], ...]
 
 START_SECONDS = 30.0
@@ -41,18 +51,21 @@ WATCH_SECONDS = 60.0
 
 
 def main() -> int:
-    """Start both processes, show the two sends, and serve; 0 after Ctrl-C or `--once`."""
+    """Start both processes, show the three codes, and serve; 0 after Ctrl-C or `--once`."""
     options = _options()
     environment = dict(
         os.environ,
         ANGARIUM_DATABASE_URL=f"sqlite:///{options.data}/angarium.db",
         ANGARIUM_LISTEN=options.listen,
+        ANGARIUM_HTTP_LISTEN=options.receipts,
+        ANGARIUM_PUBLIC_URL=f"http://{options.receipts}",
         ANGARIUM_ALLOW_PRIVATE_UPSTREAMS="true",
         ANGARIUM_LOG_LEVEL="WARNING",
     )
-    taken = [address for address in (options.listen, options.upstream) if _is_taken(address)]
+    taken = [address for address in (options.listen, options.receipts, options.upstream) if _is_taken(address)]
     if taken:
-        print(f"{' and '.join(taken)} in use: does another one serve? See --listen and --upstream.", file=sys.stderr)
+        options_to_see = "--listen, --receipts and --upstream"
+        print(f"{' and '.join(taken)} in use: does another one serve? See {options_to_see}.", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
     with (
@@ -71,8 +84,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the database and its keys")
     parser.add_argument("--listen", default="127.0.0.1:50051", help="HOST:PORT of the gateway")
+    parser.add_argument("--receipts", default="127.0.0.1:8088", help="HOST:PORT where the gateway takes receipts")
     parser.add_argument("--upstream", default="127.0.0.1:8089", help="HOST:PORT of the sandbox upstream")
-    parser.add_argument("--once", action="store_true", help="end after the two sends")
+    parser.add_argument("--once", action="store_true", help="end after the three codes")
     return parser.parse_args()
 
 
@@ -113,10 +127,7 @@ def _show_and_serve(
             f"Angarium serves on {options.listen}, SQLite in {options.data}/, sandbox upstream on {options.upstream}.\n"
         )
         _configure(channel, caller, options.upstream)
-        _send(channel, caller, f"A text to {PHONE}, by {FIRST}:")
-        _answer(options.upstream, FIRST, "409")
-        _send(channel, caller, f"The same while {FIRST} is told to fail: {SECOND} takes over:")
-        _answer(options.upstream, FIRST, "ok")
+        _show(channel, caller, options.upstream)
     if options.once:
         return 0
     _invite(options)
@@ -140,37 +151,98 @@ def _serving(channel: grpc.Channel, *processes: subprocess.Popen[bytes]) -> bool
 
 
 def _configure(channel: grpc.Channel, caller: Caller, upstream: str) -> None:
-    """Two accounts with the same upstream, and a rule that tries them in order. The same again changes nothing."""
+    """Two accounts with the same upstream, a template and the rules. The same again changes nothing."""
     accounts = providers_grpc.ProviderServiceStub(channel)
-    for name, key in UPSTREAM_KEYS.items():
-        wanted = providers.ConfigureProviderRequest(
-            name=name,
-            type="kavenegar",
-            secrets={"api_key": key},
-            settings={"sender": "10004346"},
-            base_url=f"http://{upstream}",
-        )
+    for wanted in (
+        providers.ConfigureProviderRequest(
+            name=FIRST, type="kavenegar", secrets={"api_key": UPSTREAM_KEY}, settings={"sender": "10004346"}
+        ),
+        providers.ConfigureProviderRequest(
+            name=SECOND,
+            type="twilio",
+            settings={"account_sid": TWILIO_SID, "from": "+15005550006"},
+            secrets={"auth_token": "sandbox-auth-token"},
+        ),
+    ):
+        wanted.base_url = f"http://{upstream}"
         accounts.ConfigureProvider(wanted, timeout=CALL_SECONDS, metadata=caller)
-    step = routing.RouteStep(channel=message_pb2.CHANNEL_SMS, providers=list(UPSTREAM_KEYS))
-    rule = routing.RoutingRule(name="texts", intents=["ORDER_SHIPPED"], steps=[step])
-    rules = routing_grpc.RoutingServiceStub(channel)
-    rules.SetRoutingRules(routing.SetRoutingRulesRequest(rules=[rule]), timeout=CALL_SECONDS, metadata=caller)
+    made = templates.CreateTemplateRequest(template=_template())
+    templates_grpc.TemplateServiceStub(channel).CreateTemplate(made, timeout=CALL_SECONDS, metadata=caller)
+    step = routing.RouteStep(channel=message_pb2.CHANNEL_SMS, providers=[FIRST, SECOND])
+    rules = [
+        routing.RoutingRule(name="otp", intents=[INTENT], steps=[step]),
+        routing.RoutingRule(name="texts", intents=["ORDER_SHIPPED"], steps=[step]),
+    ]
+    stub = routing_grpc.RoutingServiceStub(channel)
+    stub.SetRoutingRules(routing.SetRoutingRulesRequest(rules=rules), timeout=CALL_SECONDS, metadata=caller)
 
 
-def _send(channel: grpc.Channel, caller: Caller, title: str) -> None:
-    """Send one text and print its events as they come, until nothing more is awaited."""
-    print(title)
-    request = notifications.SendRequest(
-        intent="ORDER_SHIPPED",
-        recipient=message_pb2.Recipient(phone=PHONE),
-        text="Your parcel is on its way.",
+def _template() -> templates.Template:
+    """A text for whoever takes texts, and Kavenegar's own template for Kavenegar."""
+    return templates.Template(
+        key=TEMPLATE,
+        text="Your code is %CODE%.",
+        message_class=message_pb2.MESSAGE_CLASS_OTP,
+        intents=[INTENT],
+        variants=[templates.TemplateVariant(locale="fa", text="کد شما: %CODE%")],
+        provider_templates=[
+            templates.ProviderTemplate(provider=FIRST, template_name="otp-login", params={"token": "CODE"})
+        ],
     )
-    wanted = notifications.SendAndWatchRequest(send=request)
+
+
+def _show(channel: grpc.Channel, caller: Caller, upstream: str) -> None:
+    """Three codes: the caller's own by the first provider, one that falls back, one that is derived and verified."""
+    own = otp.OtpSendRequest(phone=PHONE, template_key=TEMPLATE, params={"token": "1234"}, intent=INTENT)
+    print(f"The code 1234 to {PHONE}, by {FIRST}'s own template:")
+    _send(channel, caller, own)
+    print(f"Another while {FIRST} is told to fail: {SECOND} takes over, and posts its receipt:")
+    _answer(upstream, UPSTREAM_KEY, "409")
+    try:
+        _send(channel, caller, otp.OtpSendRequest(phone=_anybody(), template_key=TEMPLATE, intent=INTENT))
+    finally:
+        _answer(upstream, UPSTREAM_KEY, "ok")
+    print("A code that nobody chose, read from the sandbox's outbox and verified:")
+    sent = _send(channel, caller, otp.OtpSendRequest(phone=_anybody(), template_key=TEMPLATE, intent=INTENT))
+    peek = sandbox.PeekOutboxRequest(tracking_id=sent.tracking_id)
+    outbox = sandbox_grpc.SandboxServiceStub(channel).PeekOutbox(peek, timeout=CALL_SECONDS, metadata=caller)
+    code = outbox.messages[0].params["token"]
+    check = otp.OtpVerifyRequest(verification_id=sent.verification_id, code=code)
+    told = otp_grpc.OtpServiceStub(channel).OtpVerify(check, timeout=CALL_SECONDS, metadata=caller)
+    result = otp.OtpVerifyResponse.Result.Name(told.result).removeprefix("RESULT_")
+    print(f"  OtpVerify {code}: {result}\n")
+
+
+def _anybody() -> str:
+    """A number of its own for each run: one number gets a code every 30 s, and no more than 3 in 10 minutes."""
+    return f"0912{random.randrange(10**6, 10**7)}"  # noqa: S311 - a number to try, no secret
+
+
+def _send(channel: grpc.Channel, caller: Caller, request: otp.OtpSendRequest) -> otp.OtpSendResponse:
+    """Send one code and print its events as they come, until nothing more is awaited."""
+    sent = _accepted(otp_grpc.OtpServiceStub(channel), caller, request)
+    watch = notifications.WatchStatusRequest(tracking_id=sent.tracking_id)
     stub = notifications_grpc.NotificationServiceStub(channel)
-    for answer in stub.SendAndWatch(wanted, timeout=WATCH_SECONDS, metadata=caller):
+    for answer in stub.WatchStatus(watch, timeout=WATCH_SECONDS, metadata=caller):
         for event in answer.events:
             print("  " + _line(event))
     print()
+    return sent
+
+
+def _accepted(stub: otp_grpc.OtpServiceStub, caller: Caller, request: otp.OtpSendRequest) -> otp.OtpSendResponse:
+    """Send it, once more after the cooldown where this number got a code a moment ago."""
+    try:
+        return stub.OtpSend(request, timeout=CALL_SECONDS, metadata=caller)
+    except grpc.RpcError as error:
+        trailer = cast("Sequence[tuple[str, str]]", error.trailing_metadata())
+        pauses = [value for name, value in trailer if name == "grpc-retry-pushback-ms"]
+        if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or not pauses:
+            raise
+    seconds = int(pauses[0]) / 1000
+    print(f"  {request.phone} got a code a moment ago: waiting {seconds:.0f} s.", flush=True)
+    time.sleep(seconds)
+    return stub.OtpSend(request, timeout=CALL_SECONDS, metadata=caller)
 
 
 def _line(event: message_pb2.StatusEvent) -> str:
@@ -184,10 +256,10 @@ def _line(event: message_pb2.StatusEvent) -> str:
     return " ".join(words) + (" (done)" if event.done else "")
 
 
-def _answer(upstream: str, name: str, answer: str) -> None:
+def _answer(upstream: str, key: str, answer: str) -> None:
     """Tell the sandbox upstream how to answer one account."""
     body = json.dumps({"answer": answer}).encode()
-    url = f"http://{upstream}/sandbox/accounts/{UPSTREAM_KEYS[name]}"
+    url = f"http://{upstream}/sandbox/accounts/{key}"
     request = urllib.request.Request(url, data=body, method="PUT", headers={"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=CALL_SECONDS):
         pass
@@ -197,7 +269,9 @@ def _invite(options: argparse.Namespace) -> None:
     call = f'grpcurl -plaintext -H "authorization: Bearer $(cat {options.data}/operator.key)"'
     target = f"{options.listen} angarium.v1"
     send = json.dumps({"intent": "ORDER_SHIPPED", "recipient": {"phone": PHONE}, "text": "Hello."})
+    code = json.dumps({"phone": _anybody(), "template_key": TEMPLATE, "params": {"token": "1234"}})
     print("It keeps serving; Ctrl-C stops it. Try next, in another terminal:\n")
+    print(f"  {call} -d '{code}' {target}.OtpService/OtpSend")
     print(f"  {call} -d '{json.dumps({'send': json.loads(send)})}' {target}.NotificationService/SendAndWatch")
     print(f"  {call} -d '{send}' {target}.NotificationService/Send")
     print(f"  {call} -d '{{}}' {target}.NotificationService/ListNotifications")

@@ -11,7 +11,10 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from server.api.server import GrpcServer
 from server.dispatch.dispatcher import Dispatcher
+from server.hooks.server import HttpServer
+from server.model.accounts import Account
 from server.model.errors import Unavailable
+from server.model.reporting import Reference, ReportTo, nowhere, report_url
 from server.providers.roster import Roster
 from server.providers.transport import Transport
 from server.settings import Settings
@@ -43,21 +46,27 @@ class Application:
     roster: Roster
     dispatcher: Dispatcher
     server: GrpcServer
+    http: HttpServer
 
     async def start(self) -> int:
-        """Begin to dispatch and to serve; the port. Raises StartRefused where the address is taken."""
+        """Begin to serve and to dispatch; the port of gRPC. Raises StartRefused where an address is taken."""
+        listen = self.settings.http_listen
         try:
+            # First of all: a receipt may come as soon as something is sent.
+            await self.http.start(listen)
             await self.dispatcher.start()
-            return await self.server.start(self.settings.listen)
-        except (RuntimeError, Unavailable) as error:
+            listen = self.settings.listen
+            return await self.server.start(listen)
+        except (OSError, RuntimeError, Unavailable) as error:
             await self.stop()
-            raise StartRefused(f"Cannot serve on {self.settings.listen}: {error}") from error
+            raise StartRefused(f"Cannot serve on {listen}: {error}") from error
 
     async def stop(self) -> None:
         """NOT_SERVING, streams told, calls and hand-offs finished within `drain_seconds`, then the store closes."""
+        self.http.drain()
         await self.server.drain()
         seconds = self.settings.drain_seconds
-        await asyncio.gather(self.server.stop(seconds), self.dispatcher.drain(seconds))
+        await asyncio.gather(self.server.stop(seconds), self.http.stop(), self.dispatcher.drain(seconds))
         await self.roster.aclose()
         await self.store.close()
 
@@ -71,10 +80,25 @@ async def build(settings: Settings, *, store: Store | None = None, roster: Roste
     except (OSError, Unavailable) as error:
         await store.close()
         raise StartRefused(f"The operator's key could not be written: {error}") from error
-    roster.follow(store.configuration.snapshot)
-    store.configuration.on_snapshot.append(roster.follow)
+    http = HttpServer(store, roster, settings.public_url, drain_seconds=settings.drain_seconds)
+    for follow in (roster.follow, http.follow):
+        follow(store.configuration.snapshot)
+        store.configuration.on_snapshot.append(follow)
     server = GrpcServer(store, roster, allow_private_upstreams=settings.allow_private_upstreams)
-    return Application(settings, store, roster, Dispatcher(store, roster), server)
+    dispatcher = Dispatcher(store, roster, report_to(settings.public_url, store))
+    return Application(settings, store, roster, dispatcher, server, http)
+
+
+def report_to(public_url: str, store: Store) -> ReportTo:
+    """Where providers are told to post their receipts; nowhere without a public URL."""
+    if not public_url:
+        return nowhere
+
+    def url_for(account: Account, message_id: str, number: int) -> str:
+        token = store.keys.known(account.tenant_id).receipt_token(account.uid)
+        return report_url(public_url, account.uid, token, Reference(message_id, number))
+
+    return url_for
 
 
 async def opened_store(settings: Settings) -> Store:
@@ -121,7 +145,8 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stopping.set)
     application = await build(settings)
     port = await application.start()
-    _log.info("serving", listen=settings.listen, port=port, database=application.store.engine_name)
+    database, http_port = application.store.engine_name, application.http.port
+    _log.info("serving", listen=settings.listen, port=port, http_port=http_port, database=database)
     await stopping.wait()
     _log.info("stopping", drain_seconds=settings.drain_seconds)
     await application.stop()

@@ -19,9 +19,11 @@ import uvloop
 from sqlalchemy import Engine, event
 
 from server import app
-from server.model.accounts import HandOff
+from server.model.accounts import HandOff, Sought
+from server.model.enums import Channel
 from server.model.facts import Fact, LookedUp, Receipted, Settled, Started
-from server.model.outcomes import LookUp, Outcome
+from server.model.messages import Follow
+from server.model.outcomes import LookUp, Outcome, Report
 from server.providers.provider import Provider
 from server.providers.roster import Roster
 from server.providers.transport import Transport
@@ -32,6 +34,8 @@ STEPS = ("accept", "claim", "intent", "send", "settle")
 """Of every message's way."""
 DOUBT_STEPS = ("look_up", "found", "receipt")
 """What follows where it is not known how a hand-off ended: the question, and its answers as facts."""
+CODE_STEPS = ("verify", "receive")
+"""Of a code that is checked, and of a receipt that is posted."""
 RESCUE_STEPS = ("bury", "rescue")
 """What a process does with a dead one, and with each message that this one held."""
 
@@ -44,6 +48,7 @@ WRITER_POINTS = ("statement:before", "commit:before", "commit:during")
 """Anywhere in a transaction of the writer thread."""
 POINTS = (*_around(*STEPS, *DOUBT_STEPS), *WRITER_POINTS, "commit:after")
 RESCUE_POINTS = _around(*RESCUE_STEPS)
+CODE_POINTS = (*_around(*CODE_STEPS, "accept", "settle"), "commit:during", "commit:after")
 
 FACTS: Mapping[type, str] = {Started: "intent", Settled: "settle", LookedUp: "found", Receipted: "receipt"}
 COMMIT_SECONDS = 0.003
@@ -138,6 +143,12 @@ class CrashingStore:
     async def claim(self, *args: Any, **options: Any) -> Any:
         return await self._crash.around("claim", lambda: self._store.claim(*args, **options))
 
+    async def verify(self, *args: Any, **options: Any) -> Any:
+        return await self._crash.around("verify", lambda: self._store.verify(*args, **options))
+
+    async def receive(self, *args: Any, **options: Any) -> Any:
+        return await self._crash.around("receive", lambda: self._store.receive(*args, **options))
+
     async def apply(self, message_id: str, fact: Fact, *rest: Any) -> Any:
         step = FACTS.get(type(fact), "")
         return await self._crash.around(step, lambda: self._store.apply(message_id, fact, *rest))
@@ -153,8 +164,14 @@ class CrashingProvider:
     async def send(self, hand_off: HandOff) -> Outcome:
         return await self._crash.around("send", lambda: self._provider.send(hand_off))
 
-    async def look_up(self, keys: Sequence[int]) -> Mapping[int, LookUp]:
-        return await self._crash.around("look_up", lambda: self._provider.look_up(keys))
+    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
+        return await self._crash.around("look_up", lambda: self._provider.look_up(sought))
+
+    def follow(self, channel: Channel, *, templated: bool) -> Follow:
+        return self._provider.follow(channel, templated=templated)
+
+    def reports(self, url: str, headers: Mapping[str, str], body: bytes) -> Sequence[Report] | None:
+        return self._provider.reports(url, headers, body)
 
 
 class CrashingRoster(Roster):

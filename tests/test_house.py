@@ -32,6 +32,7 @@ BROAD = {
     ("server/dispatch/lane.py", "_carry"),
     ("server/dispatch/lane.py", "_give_back"),
     ("server/dispatch/lane.py", "run"),
+    ("server/hooks/server.py", "_answered"),
     ("server/providers/transport.py", "exchange"),
     ("server/store/batches.py", "_answers"),
     ("server/store/configuration.py", "_tell"),

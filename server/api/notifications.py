@@ -1,20 +1,20 @@
 """NotificationService: accept, look up, follow, list, cancel."""
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from angarium.v1 import notification_service_pb2 as wire
 from angarium.v1.message_pb2 import NotificationFilter
 from angarium.v1.notification_service_pb2_grpc import NotificationServiceServicer
 
+from server.api.acceptance import cursor_behind, first_under, to_its_end
 from server.api.caller import Call, current_call
 from server.api.convert import notifications as convert
 from server.api.convert.checks import ID_CHARS_MAX, Checks
-from server.api.convert.messages import REQUEST_ID_CHARS_MAX, digest_of, new_message
+from server.api.convert.explanation import route_explanation
+from server.api.convert.messages import REQUEST_ID_CHARS_MAX, check_words, digest_of, new_message
 from server.api.convert.times import timestamp
 from server.api.convert.words import STATES
 from server.api.pages import fitting, listing_of
@@ -26,19 +26,20 @@ from server.api.tokens import (
     read_message_cursor,
     read_page_token,
 )
-from server.api.watches import Batch, behind, follow_message, follow_tenant, timeline_of
+from server.api.watches import Batch, behind, follow_message, follow_tenant
+from server.model.clock import Micros
 from server.model.decide import Refused
 from server.model.enums import Stop
-from server.model.errors import Invalid, NotFound, Precondition, Reason
+from server.model.errors import Invalid, NotFound, Precondition, Reason, not_found
+from server.model.explanation import Explanation
 from server.model.facts import Stopped
-from server.model.messages import Case, Event, Message, NewMessage
+from server.model.messages import Case, Event, NewMessage
 from server.model.reach import require_reach
-from server.model.watching import Filter, MessageCursor
+from server.model.templates import NO_TEMPLATES, Template, beside, chosen, require_usable
+from server.model.watching import Filter
 from server.model.work import Acceptance
 from server.store.store import Store
 from server.vault.identity import new_id
-
-T = TypeVar("T")
 
 
 class Notifications(NotificationServiceServicer):
@@ -57,7 +58,7 @@ class Notifications(NotificationServiceServicer):
             replayed=acceptance.replayed,
             create_time=timestamp(message.created_at),
             expire_time=timestamp(message.expires_at),
-            cursor=await self._cursor(acceptance, call),
+            cursor=await cursor_behind(self._store, call, acceptance),
         )
 
     async def SendAndWatch(
@@ -76,12 +77,13 @@ class Notifications(NotificationServiceServicer):
 
     async def GetStatus(self, request: wire.GetStatusRequest, context: object) -> wire.GetStatusResponse:
         call = current_call()
-        case, timeline = await self._found(call, request)
+        case, timeline, explanation = await self._found(call, request)
         return wire.GetStatusResponse(
             notification=convert.notification(case.message),
             channel_results=convert.channel_results(case.attempts),
             attempts=map(convert.attempt, case.attempts),
             timeline=map(convert.status_event, timeline),
+            explanation=route_explanation(explanation) if explanation else None,
             cursor=message_cursor(call.vault, behind(timeline)),
         )
 
@@ -121,7 +123,7 @@ class Notifications(NotificationServiceServicer):
         call = current_call()
         case = await self._named(call, request.tracking_id)
         if case.message.stop != Stop.CANCELED:
-            refused = await _to_its_end(self._store.apply(case.message.id, Stopped(Stop.CANCELED)))
+            refused = await to_its_end(self._store.apply(case.message.id, Stopped(Stop.CANCELED)))
             case = await self._named(call, request.tracking_id)
             if isinstance(refused, Refused) and case.message.stop != Stop.CANCELED:
                 told = {"state": case.message.state}
@@ -132,38 +134,45 @@ class Notifications(NotificationServiceServicer):
     async def _accept(self, request: wire.SendRequest, call: Call) -> Acceptance:
         """Keeps the message. The commit goes on though the caller leaves: a half-answered Send is kept or it is not."""
         try:
-            new = self._judged(request, call)
-        except (Invalid, Precondition):
+            new = await self._judged(request, call)
+        except (Invalid, NotFound, Precondition):
             # A repeat is answered as the first call was, whatever became of routes since; its times are as of then.
-            first = await self._first(call, request.request_id)
+            first = await first_under(self._store, call, request.request_id)
             if first is None:
                 raise
-            new = new_message(request, call, new_id(), first.created_at)
-        return await _to_its_end(self._store.accept(replace(new, fingerprint=_fingerprint(new, call))))
+            new = _asked(request, call, first.created_at)
+        return await to_its_end(self._store.accept(new))
 
-    def _judged(self, request: wire.SendRequest, call: Call) -> NewMessage:
-        snapshot = self._store.configuration.snapshot
+    async def _judged(self, request: wire.SendRequest, call: Call) -> NewMessage:
+        """The message with its fingerprint, its template pinned, and with a way to its recipient."""
+        checks = Checks()
+        new = new_message(checks, request, call, new_id(), time.time_ns() // 1000)
+        template = await self._template(call, new)
+        check_words(checks, request, template)
+        checks.settle()
+        new = replace(new, fingerprint=_fingerprint(new, call))
+        snapshot, message = self._store.configuration.snapshot, new.message
+        templates = snapshot.templates.get(call.tenant_id, NO_TEMPLATES)
+        if message.template_key and template is None:
+            raise not_found("template", message.template_key)
+        if template is not None:
+            is_active = template.key in templates and templates[template.key].is_active
+            require_usable(replace(template, is_active=is_active), message.message_class)
+            message = replace(message, template_key=template.key, template_revision=template.revision)
         rules, accounts = snapshot.rules.get(call.tenant_id, ()), snapshot.accounts.get(call.tenant_id, ())
-        return require_reach(new_message(request, call, new_id(), time.time_ns() // 1000), call.tenant, rules, accounts)
+        return require_reach(replace(new, message=message), call.tenant, rules, accounts, beside(templates, template))
 
-    async def _first(self, call: Call, request_id: str) -> Message | None:
-        """The message that the caller made under this key, if it made one."""
-        if not request_id or not (request_id.isascii() and request_id.isprintable()):
-            return None
-        try:
-            case = await self._store.reading.message(
-                call.tenant_id, client_id=call.caller.client_id, request_id=request_id
-            )
-        except NotFound:
-            return None
-        return case.message
-
-    async def _cursor(self, acceptance: Acceptance, call: Call) -> str:
-        """The cursor behind what is told of a message: of one that is new, its first event."""
-        message = acceptance.message
-        if not acceptance.replayed:
-            return message_cursor(call.vault, MessageCursor(message.id, 1, message.created_at))
-        return message_cursor(call.vault, behind(await timeline_of(self._store, call, message.id)))
+    async def _template(self, call: Call, new: NewMessage) -> Template | None:
+        """The template that a message names, at the revision that it names, or the one that serves its intent."""
+        configuration, message = self._store.configuration, new.message
+        templates = configuration.snapshot.templates.get(call.tenant_id, NO_TEMPLATES)
+        if not message.template_key:
+            is_text = bool(new.content.text)
+            return None if is_text else chosen(templates.values(), message.intent, message.message_class)
+        latest = templates.get(message.template_key)
+        if latest is None or not 0 < message.template_revision <= latest.revision:
+            return latest if message.template_revision <= 0 else None
+        return await configuration.pinned(call.tenant_id, latest.key, message.template_revision)
 
     async def _named(self, call: Call, tracking_id: str) -> Case:
         checks = Checks()
@@ -171,7 +180,7 @@ class Notifications(NotificationServiceServicer):
         checks.settle()
         return await self._store.reading.message(call.tenant_id, tracking_id=tracking_id)
 
-    async def _found(self, call: Call, request: wire.GetStatusRequest) -> tuple[Case, list[Event]]:
+    async def _found(self, call: Call, request: wire.GetStatusRequest) -> tuple[Case, list[Event], Explanation | None]:
         checks = Checks()
         checks.exactly_one({"tracking_id": bool(request.tracking_id), "request_id": bool(request.request_id)})
         checks.line("tracking_id", request.tracking_id, ID_CHARS_MAX)
@@ -197,16 +206,16 @@ class Notifications(NotificationServiceServicer):
         return follow_message(self._store, call, message, place, states_only=request.states_only)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that goes on though the caller leaves; how it ends then is the store's to log."""
-    task = asyncio.create_task(work)
-    # Else asyncio would print the error of a task that nobody awaits any more, with all that its causes say.
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(task)
-
-
 def _filter(given: NotificationFilter, call: Call) -> Filter:
     return convert.wanted(given, call.tenant.default_region, call.vault.index)
+
+
+def _asked(request: wire.SendRequest, call: Call, now: Micros) -> NewMessage:
+    """The message as the request asks for it, with its fingerprint. Raises Invalid."""
+    checks = Checks()
+    new = new_message(checks, request, call, new_id(), now)
+    checks.settle()
+    return replace(new, fingerprint=_fingerprint(new, call))
 
 
 def _fingerprint(new: NewMessage, call: Call) -> bytes:

@@ -1,19 +1,30 @@
-"""RoutingService: the rules by which a message finds its providers."""
+"""RoutingService: the rules by which a message finds its providers, and why it takes its way."""
+
+from collections.abc import Iterable, Mapping, Sequence
 
 from angarium.v1 import routing_service_pb2 as wire
 from angarium.v1.routing_service_pb2_grpc import RoutingServiceServicer
 
-from server.api.caller import current_call
-from server.api.convert import routing as convert
+from server.api.caller import Call, current_call
+from server.api.convert import explanation, routing as convert
 from server.api.convert.checks import ID_CHARS_MAX, Checks
+from server.model.errors import not_found
+from server.model.messages import Case, Content, Message, NewMessage, Recipient
+from server.model.plan import survey
+from server.model.routing import Rule, asked_of, route_for
+from server.model.templates import NO_TEMPLATES, Template, beside
+from server.providers.roster import Roster
+from server.store.rules import rule_of
 from server.store.store import Store
 
 
 class Routing(RoutingServiceServicer):
-    """Rules are configuration: what they do is told by the model's `route_for`."""
+    """Rules are configuration: what they do is told by the model's `route_for`, and by `survey` in every detail."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, roster: Roster) -> None:
         self._configuration = store.configuration
+        self._reading = store.reading
+        self._roster = roster
 
     async def SetRoutingRules(
         self, request: wire.SetRoutingRulesRequest, context: object
@@ -32,7 +43,7 @@ class Routing(RoutingServiceServicer):
         return wire.SetRoutingRulesResponse(
             rules=map(convert.rule, convert.in_order(rows)),
             revision=revision,
-            warnings=convert.warnings(rows, accounts),
+            warnings=convert.warnings(rows, accounts, self._configuration.snapshot.templates.get(tenant_id, ())),
         )
 
     async def GetRoutingRules(
@@ -54,3 +65,53 @@ class Routing(RoutingServiceServicer):
         names = convert.rule_names(request.names, required=True)
         rows, revision = await self._configuration.delete_rules(current_call().tenant_id, names, request.revision)
         return wire.DeleteRoutingRulesResponse(rules=map(convert.rule, convert.in_order(rows)), revision=revision)
+
+    async def ExplainRoute(self, request: wire.ExplainRouteRequest, context: object) -> wire.ExplainRouteResponse:
+        call = current_call()
+        now = await self._reading.now()
+        checks = Checks()
+        described = explanation.might_be_sent(checks, request, call, now)
+        drafts = convert.draft_rows(checks, request, call.tenant_id)
+        checks.settle()
+        snapshot = self._configuration.snapshot
+        rules = _with_drafts(snapshot.rules.get(call.tenant_id, ()), map(rule_of, drafts))
+        case, content = await self._case(request, call, described, rules)
+        found = survey(
+            case,
+            content,
+            route_for(rules, snapshot.accounts.get(call.tenant_id, ()), asked_of(case.message, content)),
+            call.tenant.mode,
+            self._roster.health(now),
+            now,
+            await self._templates(call, case.message, content),
+            call.tenant.default_locale,
+            revision=snapshot.revisions.get(call.tenant_id, "0"),
+        )
+        return wire.ExplainRouteResponse(explanation=explanation.route_explanation(found.explanation))
+
+    async def _case(
+        self, request: wire.ExplainRouteRequest, call: Call, described: NewMessage | None, rules: Sequence[Rule]
+    ) -> tuple[Case, Content]:
+        """The message that is asked about; of one whose content is gone nobody knows whom it was for."""
+        if described is None:
+            case, content = await self._reading.opened(call.tenant_id, request.tracking_id)
+            return case, content or Content(Recipient())
+        if request.scenario and not any(rule.name == request.scenario for rule in rules):
+            raise not_found("routing_rule", request.scenario)
+        return Case(described.message), described.content
+
+    async def _templates(self, call: Call, message: Message, content: Content) -> Mapping[str, Template] | None:
+        """What accounts would say the message with; None where it says nothing, so that they need not be able to."""
+        if not message.template_key:
+            return NO_TEMPLATES if content.text else None
+        templates = self._configuration.snapshot.templates.get(call.tenant_id, NO_TEMPLATES)
+        own = templates.get(message.template_key)
+        if message.template_revision:
+            own = await self._configuration.pinned(call.tenant_id, message.template_key, message.template_revision)
+        elif own is None:
+            raise not_found("template", message.template_key)
+        return beside(templates, own)
+
+
+def _with_drafts(rules: Iterable[Rule], drafts: Iterable[Rule]) -> Sequence[Rule]:
+    return tuple(({rule.name: rule for rule in rules} | {rule.name: rule for rule in drafts}).values())

@@ -11,6 +11,8 @@ _PROVIDERS = "/angarium.v1.ProviderService/"
 _ROUTING = "/angarium.v1.RoutingService/"
 _ACCESS = "/angarium.v1.AccessService/"
 _SANDBOX = "/angarium.v1.SandboxService/"
+_OTP = "/angarium.v1.OtpService/"
+_TEMPLATES = "/angarium.v1.TemplateService/"
 
 SCOPES: Mapping[str, Scope | None] = {
     _NOTIFICATIONS + "Send": Scope.SEND,
@@ -29,6 +31,7 @@ SCOPES: Mapping[str, Scope | None] = {
     _ROUTING + "SetRoutingRules": Scope.CONFIGURE,
     _ROUTING + "GetRoutingRules": Scope.READ,
     _ROUTING + "DeleteRoutingRules": Scope.CONFIGURE,
+    _ROUTING + "ExplainRoute": Scope.READ,
     _ACCESS + "WhoAmI": None,
     _ACCESS + "CreateTenant": Scope.ACCESS,
     _ACCESS + "ListTenants": Scope.ACCESS,
@@ -40,6 +43,14 @@ SCOPES: Mapping[str, Scope | None] = {
     _ACCESS + "ListApiKeys": Scope.ACCESS,
     _ACCESS + "RevokeApiKey": Scope.ACCESS,
     _SANDBOX + "PeekOutbox": Scope.SANDBOX,
+    _OTP + "OtpSend": Scope.OTP,
+    _OTP + "OtpVerify": Scope.OTP,
+    _TEMPLATES + "CreateTemplate": Scope.CONFIGURE,
+    _TEMPLATES + "GetTemplate": Scope.READ,
+    _TEMPLATES + "ListTemplates": Scope.READ,
+    _TEMPLATES + "UpdateTemplate": Scope.CONFIGURE,
+    _TEMPLATES + "DeleteTemplate": Scope.CONFIGURE,
+    _TEMPLATES + "PreviewTemplate": Scope.READ,
 }
 """By the method's full path. None: every key that is valid."""
 

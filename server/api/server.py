@@ -10,12 +10,16 @@ from angarium.v1 import (
     access_service_pb2_grpc,
     notification_service_pb2,
     notification_service_pb2_grpc,
+    otp_service_pb2,
+    otp_service_pb2_grpc,
     provider_service_pb2,
     provider_service_pb2_grpc,
     routing_service_pb2,
     routing_service_pb2_grpc,
     sandbox_service_pb2,
     sandbox_service_pb2_grpc,
+    template_service_pb2,
+    template_service_pb2_grpc,
 )
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
@@ -25,11 +29,13 @@ from server.api.admission import Admission
 from server.api.health import Health
 from server.api.interceptor import RESPONSE_BYTES_MAX, Interceptor
 from server.api.notifications import Notifications
+from server.api.otp import Otp
 from server.api.providers import Providers
 from server.api.reflection import add_reflection
 from server.api.routing import Routing
 from server.api.sandbox import Sandbox
 from server.api.scopes import require_complete
+from server.api.templates import Templates
 from server.providers.roster import Roster
 from server.store.store import Store
 
@@ -66,6 +72,8 @@ SERVICES: Sequence[ServiceDescriptor] = tuple(
         routing_service_pb2,
         access_service_pb2,
         sandbox_service_pb2,
+        template_service_pb2,
+        otp_service_pb2,
     )
     for service in file.DESCRIPTOR.services_by_name.values()
 )
@@ -130,6 +138,8 @@ class GrpcServer:
         provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
             Providers(store, roster, allow_private_upstreams=allow_private_upstreams), server
         )
-        routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(Routing(store), server)
+        routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(Routing(store, roster), server)
         access_service_pb2_grpc.add_AccessServiceServicer_to_server(Access(store), server)
         sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(Sandbox(store), server)
+        template_service_pb2_grpc.add_TemplateServiceServicer_to_server(Templates(store), server)
+        otp_service_pb2_grpc.add_OtpServiceServicer_to_server(Otp(store), server)

@@ -5,23 +5,26 @@ import random
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.dispatch.insist import insist
 from server.dispatch.moment import Moment
+from server.dispatch.wordings import templates_for
 from server.model.accounts import HandOff
 from server.model.clock import MINUTE, SECOND, Micros
 from server.model.conclude import Decision
+from server.model.configuration import TenantSettings
 from server.model.decide import Refused
 from server.model.enums import Channel, DueKind, FailureReason, MessageClass, Mode, Stop
 from server.model.facts import Fact, Opening, Postponed, Settled, Started, Stopped, Unplannable
 from server.model.messages import Attempt, Content
 from server.model.outcomes import Outcome, unavailable
 from server.model.phones import country_of
-from server.model.plan import Go, Nothing, Plan, Skip, Wait, plan
-from server.model.routing import route_for
+from server.model.plan import Go, Nothing, Survey, Wait, survey
+from server.model.reporting import ReportTo, nowhere
+from server.model.routing import asked_of, route_for
 from server.model.segments import segments_of
-from server.model.work import Claim, SandboxCopy
+from server.model.work import NOTHING_BESIDE, Beside, Claim, SandboxCopy
 from server.providers.provider import Provider
 from server.providers.roster import Roster
 from server.store.store import Store
@@ -53,6 +56,7 @@ class Delivery:
 
     store: Store
     roster: Roster
+    report_to: ReportTo = nowhere
 
     async def deliver(self, claim: Claim) -> bool:
         """Take one claim as far as it goes now; whether a send of the message is due again."""
@@ -64,57 +68,70 @@ class Delivery:
             return wakes(await self._state(claim, Stopped(Stop.EXPIRED)))
         if claim.content is None:
             return wakes(await self._state(claim, Unplannable(claim.hold, FailureReason.NO_ROUTE)))
-        return await self._act(claim, claim.content, await self._chosen(claim, claim.content, moment), moment)
+        if self._tenant(claim) is None:
+            return wakes(await self._state(claim, Postponed(claim.hold, moment.now() + TENANT_PAUSE)))
+        return await self._act(claim, claim.content, await self._surveyed(claim, claim.content, moment), moment)
 
-    async def _state(self, claim: Claim, fact: Fact, copy: SandboxCopy | None = None) -> Ruling:
-        return await insist(self.store, claim.case.message.id, fact, copy)
+    async def _state(self, claim: Claim, fact: Fact, beside: Beside = NOTHING_BESIDE) -> Ruling:
+        return await insist(self.store, claim.case.message.id, fact, beside)
+
+    def _tenant(self, claim: Claim) -> TenantSettings | None:
+        """The message's tenant; None where it is switched off, or not known here yet."""
+        tenant = self.store.configuration.snapshot.tenants.get(claim.case.message.tenant_id)
+        return tenant if tenant is not None and tenant.is_active else None
 
     def _alive(self) -> bool:
         return time.monotonic() - self.store.beating <= BEAT_STALE_SECONDS
 
-    async def _chosen(self, claim: Claim, content: Content, moment: Moment) -> Plan:
-        """The plan. That nothing is left is concluded only from what is configured now.
+    async def _surveyed(self, claim: Claim, content: Content, moment: Moment) -> Survey:
+        """The plan, and why. That nothing is left is concluded only from what is configured now.
 
         What another process accepted a moment ago may need an account that this one's snapshot lacks still.
         """
-        chosen = self._plan(claim, content, moment.now())
-        if not isinstance(chosen, Nothing):
-            return chosen
+        surveyed = await self._survey(claim, content, moment)
+        if not isinstance(surveyed.plan, Nothing):
+            return surveyed
         await self.store.configuration.refresh_if_changed()
-        return self._plan(claim, content, moment.now())
+        return await self._survey(claim, content, moment)
 
-    def _plan(self, claim: Claim, content: Content, now: Micros) -> Plan:
-        snapshot = self.store.configuration.snapshot
-        message = claim.case.message
-        tenant = snapshot.tenants.get(message.tenant_id)
-        if tenant is None or not tenant.is_active:
-            return Wait(now + TENANT_PAUSE, Skip.INACTIVE)
+    async def _survey(self, claim: Claim, content: Content, moment: Moment) -> Survey:
+        message, tenant_id = claim.case.message, claim.case.message.tenant_id
+        templates = await templates_for(self.store, message)
+        snapshot, now = self.store.configuration.snapshot, moment.now()
+        tenant = snapshot.tenants[tenant_id]
         route = route_for(
-            snapshot.rules.get(message.tenant_id, ()),
-            snapshot.accounts.get(message.tenant_id, ()),
-            message.intent,
-            content.recipient,
-            message.channel_wanted,
+            snapshot.rules.get(tenant_id, ()), snapshot.accounts.get(tenant_id, ()), asked_of(message, content)
         )
-        return plan(claim.case, content, route, tenant.mode, self.roster.health(now), now)
+        return survey(
+            claim.case,
+            content,
+            route,
+            tenant.mode,
+            self.roster.health(now),
+            now,
+            templates,
+            tenant.default_locale,
+            revision=snapshot.revisions.get(tenant_id, "0"),
+        )
 
-    async def _act(self, claim: Claim, content: Content, chosen: Plan, moment: Moment) -> bool:
-        match chosen:
+    async def _act(self, claim: Claim, content: Content, surveyed: Survey, moment: Moment) -> bool:
+        why = Beside(explanation=surveyed.explanation)
+        match surveyed.plan:
             case Wait(until):
-                return wakes(await self._state(claim, Postponed(claim.hold, until)))
+                return wakes(await self._state(claim, Postponed(claim.hold, until), why))
             case Nothing(reason):
-                return wakes(await self._state(claim, Unplannable(claim.hold, reason)))
-            case Go(hop):
+                return wakes(await self._state(claim, Unplannable(claim.hold, reason), why))
+            case Go(hop) as go:
                 provider = self.roster.provider(hop.account.uid)
                 if provider is None:
                     until = moment.now() + UNKNOWN_ACCOUNT_PAUSE
-                    return wakes(await self._state(claim, Postponed(claim.hold, until)))
-                return await self._hand_over(_HandOver(claim, content, chosen, provider, moment))
+                    return wakes(await self._state(claim, Postponed(claim.hold, until), why))
+                return await self._hand_over(_HandOver(claim, content, go, provider, moment), why)
 
-    async def _hand_over(self, over: _HandOver) -> bool:
+    async def _hand_over(self, over: _HandOver, why: Beside) -> bool:
         """Commit the intent, then send to every destination; one that fails unexpectedly holds up no other."""
         self._count(over)
-        started = await self._state(over.claim, Started(over.claim.hold, _openings(over)))
+        started = await self._state(over.claim, Started(over.claim.hold, _openings(over, self.report_to)), why)
         if isinstance(started, Refused):
             expired = started.why == "EXPIRED"
             return wakes(await self._state(over.claim, Stopped(Stop.EXPIRED)) if expired else started)
@@ -137,7 +154,7 @@ class Delivery:
 
     async def _journey(self, over: _HandOver, attempt: Attempt, gate: asyncio.Semaphore) -> Ruling:
         """One attempt: send and settle. The last look at clock and beat comes after the intent is committed."""
-        hand_off = _hand_off_of(over, attempt)
+        hand_off = _hand_off_of(over, attempt, self._locale(over), self.report_to)
         uid, channel, country = attempt.account_uid, attempt.channel, _country(attempt.channel, hand_off.destination)
         async with gate:
             outcome = self._held_back(over)
@@ -146,7 +163,7 @@ class Delivery:
                 self.roster.note(uid, channel, country, outcome, over.moment.now(), sender=hand_off.sender)
         jitter = random.random()  # noqa: S311 - jitter, no secret
         settled = Settled(over.claim.hold, attempt.number, outcome, jitter)
-        return await self._state(over.claim, settled, self._copy(over, attempt, hand_off))
+        return await self._state(over.claim, settled, Beside(self._copy(over, attempt, hand_off)))
 
     def _held_back(self, over: _HandOver) -> Outcome | None:
         """Why nothing may leave any more although the intent is committed; this is no fault of the provider's."""
@@ -155,6 +172,10 @@ class Delivery:
         if not self._alive():
             return unavailable("NO_BEAT", "This process could not reach its database and handed nothing off.")
         return None
+
+    def _locale(self, over: _HandOver) -> str:
+        tenant = self._tenant(over.claim)
+        return over.content.recipient.locale or (tenant.default_locale if tenant else "")
 
     def _copy(self, over: _HandOver, attempt: Attempt, hand_off: HandOff) -> SandboxCopy | None:
         tenant = self.store.configuration.snapshot.tenants.get(over.claim.case.message.tenant_id)
@@ -167,6 +188,9 @@ class Delivery:
             recipient=hand_off.destination,
             sender=hand_off.sender,
             text=hand_off.text,
+            subject=over.go.wording.subject,
+            template=hand_off.template,
+            params=hand_off.params,
         )
 
 
@@ -178,9 +202,11 @@ def wakes(ruling: Ruling) -> bool:
     return due is not None and due.kind == DueKind.SEND and not due.worker
 
 
-def _openings(over: _HandOver) -> tuple[Opening, ...]:
+def _openings(over: _HandOver, report_to: ReportTo) -> tuple[Opening, ...]:
     account, channel = over.go.hop.account, over.go.hop.channel
-    segments = segments_of(over.content.text) if channel == Channel.SMS else 0
+    follow = over.provider.follow(channel, templated=bool(over.go.wording.template))
+    pushes = follow.pushes and bool(report_to(account, over.claim.case.message.id, 0))
+    segments = segments_of(over.go.wording.text) if channel == Channel.SMS else 0
     deadline = over.moment.now() + int(_timeout_seconds(over) * SECOND)
     return tuple(
         Opening(
@@ -191,9 +217,10 @@ def _openings(over: _HandOver) -> tuple[Opening, ...]:
             destination=destination,
             provider_key=_provider_key(over.claim.case.attempts, account.uid, destination),
             deadline=deadline,
-            follow=account.follow,
+            follow=replace(follow, pushes=pushes),
             behind=over.go.behind,
             segments=segments,
+            patience=over.go.patience,
         )
         for destination in over.go.destinations
     )
@@ -210,20 +237,24 @@ def _timeout_seconds(over: _HandOver) -> float:
     return min(timeout, OTP_TIMEOUT_SECONDS) if over.claim.case.message.message_class == MessageClass.OTP else timeout
 
 
-def _hand_off_of(over: _HandOver, attempt: Attempt) -> HandOff:
-    message = over.claim.case.message
+def _hand_off_of(over: _HandOver, attempt: Attempt, locale: str, report_to: ReportTo) -> HandOff:
+    message, wording = over.claim.case.message, over.go.wording
     return HandOff(
         tracking_id=message.id,
         attempt=attempt.number,
         channel=attempt.channel,
         message_class=message.message_class,
         destination=over.content.recipient.addresses(attempt.channel)[attempt.destination],
-        text=over.content.text,
+        text=wording.text,
         sender=over.content.sender or over.go.hop.sender,
         provider_key=attempt.provider_key,
         valid_micros=message.expires_at - over.moment.now(),
         timeout_seconds=_timeout_seconds(over),
         reference=message.reference,
+        locale=locale,
+        template=wording.template,
+        params=wording.params,
+        report_to=report_to(over.go.hop.account, message.id, attempt.number),
         leave_by=over.moment.when(min(attempt.deadline, message.expires_at)),
     )
 

@@ -13,6 +13,7 @@ from server.model.enums import MessageClass
 from server.model.facts import WorkerLost
 from server.model.faults import trail_of
 from server.model.messages import Hold
+from server.model.reporting import ReportTo, nowhere
 from server.model.work import Claim
 from server.providers.roster import Roster
 from server.store.store import Store
@@ -28,6 +29,7 @@ PRUNE_PAUSE_SECONDS = 0.05
 PRUNES_MAX = 1_000
 STRAYS_SECONDS = 5.0
 QUARANTINE_SECONDS = 1.0
+RECEIPTS_SECONDS = 5.0
 
 _log = structlog.get_logger("dispatch")
 
@@ -35,9 +37,9 @@ _log = structlog.get_logger("dispatch")
 class Dispatcher:
     """Runs from `start` to `drain`. Every task has this owner, which logs its end if it ends unasked."""
 
-    def __init__(self, store: Store, roster: Roster) -> None:
+    def __init__(self, store: Store, roster: Roster, report_to: ReportTo = nowhere) -> None:
         self._store = store
-        self._delivery = Delivery(store, roster)
+        self._delivery = Delivery(store, roster, report_to)
         self._lanes = {c: Lane(store, self._delivery, c, width) for c, width in WIDTHS.items()}
         self._followers = [Follower(store, roster, c, self.wake) for c in MessageClass]
         self._strays: set[tuple[str, Hold]] = set()
@@ -59,6 +61,7 @@ class Dispatcher:
         self._every("configuration", CONFIGURATION_SECONDS, self._store.configuration.refresh_if_changed)
         self._every("prune", PRUNE_SECONDS, self._prune)
         self._every("strays", STRAYS_SECONDS, self._find_strays)
+        self._every("receipts", RECEIPTS_SECONDS, self._store.sweep_receipts)
 
     def wake(self, message_class: MessageClass) -> None:
         """Something of this class may be due."""

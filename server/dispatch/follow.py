@@ -11,6 +11,8 @@ import structlog
 from server.dispatch.delivery import Ruling, wakes
 from server.dispatch.insist import insist
 from server.dispatch.pace import ERROR_PAUSE_SECONDS, pause_seconds
+from server.dispatch.wordings import wording_of_attempt
+from server.model.accounts import Sought
 from server.model.conclude import Decision
 from server.model.enums import DueKind, MessageClass
 from server.model.facts import Fact, Followed, LookedUp, Receipted
@@ -145,13 +147,29 @@ class Follower:
             provider = self._roster.provider(uid)
             if provider is not None and not self._draining:
                 async with asyncio.timeout(ASK_SECONDS[self.message_class]):
-                    told = await asyncio.gather(_statuses(provider, polls), _found(provider, look_ups))
+                    told = await asyncio.gather(_statuses(provider, polls), self._found(provider, look_ups))
                 over = await self._tell(polls, look_ups, *told)
         except TimeoutError:
             _log.warning("an account did not answer", account=uid, message_class=self.message_class)
         except Exception as error:  # noqa: BLE001 - the outermost frame of this task: its messages must go back
             _log.error("an account could not be asked", account=uid, trail=trail_of(error))
         await self._put_back(question.claims, over)
+
+    async def _found(self, provider: Provider, look_ups: Sequence[Asked]) -> Mapping[int, LookUp]:
+        sought = [await self._sought(claim, attempt) for claim, attempt in look_ups]
+        return await provider.look_up(sought) if sought else {}
+
+    async def _sought(self, claim: Claim, attempt: Attempt) -> Sought:
+        """What a look-up asks for. Content that was erased is left out: a provider may know our number all the same."""
+        said, content = await wording_of_attempt(self._store, claim, attempt), claim.content
+        return Sought(
+            provider_key=attempt.provider_key,
+            channel=attempt.channel,
+            destination=content.recipient.addresses(attempt.channel)[attempt.destination] if content else "",
+            text=said.text if said else "",
+            started_at=attempt.started_at,
+            deadline=attempt.deadline,
+        )
 
     async def _tell(
         self,
@@ -190,7 +208,3 @@ def _polls(attempt: Attempt) -> bool:
 
 async def _statuses(provider: Provider, polls: Sequence[Asked]) -> Sequence[tuple[str, Receipt]]:
     return await provider.statuses([attempt.provider_message_id for _, attempt in polls]) if polls else ()
-
-
-async def _found(provider: Provider, look_ups: Sequence[Asked]) -> Mapping[int, LookUp]:
-    return await provider.look_up([attempt.provider_key for _, attempt in look_ups]) if look_ups else {}

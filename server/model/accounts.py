@@ -1,7 +1,7 @@
 """Provider accounts as they are configured, what a type of provider needs and can do, and what is handed off to it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -19,12 +19,15 @@ class Setting:
     label: str
     help: str = ""
     required: bool = False
+    """An account cannot send without it; where `unless` names a setting, one of the two will do."""
     secret: bool = False
     rules: tuple[str, ...] = ()
-    """`min:8`, `max:120`, `phone`, `url`, `one_of:a|b`: checked when an account is configured."""
+    """`min:8`, `max:120`, `phone`, `url`, `one_of:a|b`, `matches:[a-z]+`: checked when an account is configured."""
     default: str = ""
     choices: tuple[str, ...] = ()
     control: str = "text"
+    unless: str = ""
+    """The setting that makes this required one needless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,15 @@ class ProviderType:
     @property
     def requires_setup(self) -> bool:
         """Whether an account needs a setting that has no default."""
-        return any(setting.required and not setting.default for setting in self.settings)
+        return bool(self.missing(()))
+
+    def missing(self, there: Collection[str]) -> list[str]:
+        """The settings that an account lacks which has values for those `there`."""
+        return [
+            setting.name
+            for setting in self.settings
+            if setting.required and not setting.default and not {setting.name, setting.unless} & set(there)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +105,27 @@ class HandOff:
     valid_micros: Micros
     timeout_seconds: float
     reference: str = ""
+    locale: str = ""
+    """BCP 47, for what has to know it, as a voice does; "" where nobody said."""
+    template: str = ""
+    """The provider's own name of the template that says it, with `params` in its words; "": `text` as it stands."""
+    params: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    report_to: str = field(default="", repr=False)
+    """Where the provider shall post its receipts of this very attempt; "": nowhere, it is polled."""
     leave_by: float = math.inf
     """By time.monotonic(): its first byte leaves by then or never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A hand-off whose answer was lost, as a look-up describes it to the provider. Times in µs UTC."""
+
+    provider_key: int
+    channel: Channel
+    destination: str = field(repr=False)
+    text: str = field(repr=False)
+    started_at: Micros
+    deadline: Micros
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from server.model.accounts import Account
 from server.model.clock import Micros
 from server.model.enums import Mode, Scope
 from server.model.routing import Rule
+from server.model.templates import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,10 @@ class Snapshot:
     credentials: Mapping[str, Credential] = field(default_factory=dict[str, Credential])
     accounts: Mapping[str, tuple[Account, ...]] = field(default_factory=dict[str, tuple[Account, ...]])
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict[str, tuple[Rule, ...]])
+    revisions: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of each tenant's rules."""
+    templates: Mapping[str, Mapping[str, Template]] = field(default_factory=dict[str, Mapping[str, Template]])
+    """Of each tenant, by key, at their latest revision; inactive ones too, deleted ones not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from server.model.outcomes import (
 from server.model.policy import LOOK_UP_MARGIN, PAUSE_MAX, POISON_CLAIMS
 from server.model.states import FINAL
 from server.model.timing import timed_anew
-from server.model.verdict import follow_up, give_up_windows, resend_at
+from server.model.verdict import follow_up, give_up_windows, latest_step, lose_patience, resend_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,11 @@ def may_be_stopped(case: Case) -> bool:
     due = case.message.due
     if due is not None and due.kind == DueKind.SEND:
         return True
-    return any(a.in_flight or _may_be_repeated(a) or (a.accepted and a.behind.steps) for a in case.attempts)
+    latest = latest_step(case.attempts)
+    return any(
+        a.in_flight or _may_be_repeated(a) or (a.accepted and a.behind.steps and a.step == latest)
+        for a in case.attempts
+    )
 
 
 def _may_be_repeated(attempt: Attempt) -> bool:
@@ -138,6 +142,7 @@ def _open(opening: Opening, number: int, epoch: int, now: Micros) -> Attempt:
         follow=opening.follow,
         behind=opening.behind,
         segments=opening.segments,
+        patience=opening.patience,
     )
 
 
@@ -221,6 +226,8 @@ def _receive(case: Case, fact: Receipted, now: Micros) -> Decision | Refused:
     reported = _with_receipt(attempt, fact.receipt, now)
     if reported is None:
         return Refused("SAME")
+    if not reported.provider_message_id:
+        reported = replace(reported, provider_message_id=fact.provider_message_id)
     return _move_on(case, (reported,), [Told(EventKind.RECEIPT, reported)], now, jitter=0.0)
 
 
@@ -246,7 +253,7 @@ def _follow(case: Case, fact: Followed, now: Micros) -> Decision | Refused:
     due = case.message.due
     if due is None or not due.held_by(fact.hold) or due.kind == DueKind.SEND:
         return Refused("STALE")
-    judged = give_up_windows(case.message, case.attempts, now)
+    judged = lose_patience(case.message, give_up_windows(case.message, case.attempts, now), now)
     changed = tuple(new for old, new in zip(case.attempts, judged, strict=True) if new != old)
     return _move_on(case, changed, [Told()], now, jitter=0.0)
 
@@ -286,7 +293,7 @@ def _end_unplanned(case: Case, reason: FailureReason, now: Micros) -> Decision:
         None if reason == FailureReason.NO_ROUTE and case.attempts else Failure(reason, _UNPLANNED.get(reason, ""))
     )
     exhausted = replace(case, message=replace(case.message, stop=Stop.EXHAUSTED))
-    due = follow_up(case.message, case.attempts, now)
+    due = follow_up(exhausted.message, case.attempts, now)
     return conclude(exhausted, (), due, [Told(failure=failure)], now)
 
 

@@ -28,6 +28,20 @@ class MessageClass(Word):
     BULK = auto()
 
 
+class MessageKind(Word):
+    """In which form a message is handed to a provider."""
+
+    TEXT = auto()
+    PROVIDER_TEMPLATED = auto()
+
+
+class Strategy(Word):
+    """In which order the accounts of a step are tried."""
+
+    ORDERED = auto()
+    WEIGHTED = auto()
+
+
 class Platform(Word):
     ANDROID = auto()
     IOS = auto()

@@ -26,6 +26,7 @@ class Opening:
     follow: Follow
     behind: Behind = Behind()
     segments: int = 0
+    patience: Micros = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,11 @@ class LookedUp:
 
 @dataclass(frozen=True, slots=True)
 class Receipted:
-    """A provider's report on an attempt, polled or pushed."""
+    """A provider's report on an attempt, polled or pushed; its own id of the message where the report names it."""
 
     number: int
     receipt: Receipt
+    provider_message_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,15 +64,20 @@ _DOMAINS = ("example.com", "example.net", "example.org")
 
 def fate_of(channel: Channel, destination: str) -> Fate:
     """What becomes of a message to an E.164 number, an e-mail address, a device token or a user name."""
+    return magic_fate(channel, destination) or Fate.DELIVERED
+
+
+def magic_fate(channel: Channel, destination: str) -> Fate | None:
+    """As `fate_of`; None where it is no magic recipient."""
     match channel:
         case Channel.SMS | Channel.VOICE:
-            return _BY_PHONE.get(destination, Fate.DELIVERED)
+            return _BY_PHONE.get(destination)
         case Channel.EMAIL:
             local, _, domain = destination.rpartition("@")
-            return _BY_WORD.get(local.lower(), Fate.DELIVERED) if _reserved(domain.lower()) else Fate.DELIVERED
+            return _BY_WORD.get(local.lower()) if _reserved(domain.lower()) else None
         case Channel.PUSH | Channel.CHAT:
             word = destination.removeprefix(_PREFIX)
-            return Fate.DELIVERED if word == destination else _BY_WORD.get(word, Fate.DELIVERED)
+            return None if word == destination else _BY_WORD.get(word)
 
 
 def magic_destination(fate: Fate, channel: Channel) -> str:

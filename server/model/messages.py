@@ -1,6 +1,6 @@
 """A message, its attempts, what is due, and the events that tell of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from server.model.clock import SECOND, Micros
@@ -9,6 +9,7 @@ from server.model.enums import (
     DueKind,
     EventKind,
     MessageClass,
+    MessageKind,
     OnUnconfirmed,
     OutcomeKind,
     Platform,
@@ -18,6 +19,7 @@ from server.model.enums import (
     Stop,
 )
 from server.model.failures import Failure
+from server.model.otp import CodeWanted
 from server.model.outcomes import Fault, Refusal
 
 
@@ -46,13 +48,35 @@ class Recipient:
                 return (self.username,) if self.username else ()
 
 
+CODE = "CODE"
+TOKEN = "token"  # noqa: S105 - the name of a parameter
+"""Two names of one parameter: the code of a verification. `token` is what callers bring their own under."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSource:
+    """From which the code of a verification is derived anew each time, so that it is stored nowhere."""
+
+    verification_id: str
+    key_id: str
+    generation: int
+    length: int
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is to be said, and to whom: kept sealed, opened only to plan and to send."""
+    """What is to be said, and to whom: kept sealed, opened only to plan and to send.
+
+    It is `text` as it stands, or the message's template with `params`. Where there is a `code`, the store fills in the
+    parameter CODE when it opens the content.
+    """
 
     recipient: Recipient
     text: str = ""
     sender: str = ""
+    params: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    code: CodeSource | None = None
+    application_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +158,10 @@ class Attempt:
     segments: int = 0
     given_up: bool = False
     """Its window is over and the class's policy has been asked: nothing more is awaited before another attempt."""
+    patience: Micros = 0
+    """How long after its acceptance its receipt is waited for before the next step may go; 0: without end."""
+    overdue: bool = False
+    """That time is over: it may still arrive, and does not hold up the next step."""
 
     @property
     def in_flight(self) -> bool:
@@ -212,6 +240,11 @@ class Message:
     last_seq: int = 1
     attempt_count: int = 0
     rule: str = ""
+    scenario: str = ""
+    template_key: str = ""
+    template_revision: int = 0
+    message_kind: MessageKind | None = None
+    verification_id: str = ""
     reference: str = ""
     tags: tuple[str, ...] = ()
     on_unconfirmed: OnUnconfirmed = OnUnconfirmed.STAY
@@ -252,11 +285,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What Send asks the store to accept. `fingerprint` is the hash of the validated request without its key."""
+    """What Send asks the store to accept. `fingerprint` is the hash of the validated request without its key.
+
+    `otp`: it carries a code; its verification, its expiry and its code are then the store's to fill in.
+    """
 
     message: Message
     content: Content
     fingerprint: bytes = b""
+    otp: CodeWanted | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,14 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """A receipt as a provider posts it: of the message with this id of its own."""
+
+    provider_message_id: str
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A look-up by our own reference: the provider has the message, under this id."""
 

@@ -56,6 +56,8 @@ _RECEIPT_TIMEOUTS = {
 }
 POLLS: tuple[Micros, ...] = (2 * SECOND, 5 * SECOND, 15 * SECOND, MINUTE, 5 * MINUTE)
 POLL_EVERY: Micros = 15 * MINUTE
+PUSHED_POLL_AFTER: Micros = MINUTE
+"""Where receipts are pushed, a poll only finds what was lost on its way."""
 
 PAUSE_MAX: Micros = MINUTE
 """The longest that a message is put off for an account that is closed, or a tenant that is switched off."""
@@ -108,9 +110,12 @@ def receipt_deadline(message: Message, attempt: Attempt) -> Micros:
     return attempt.ended_at + (min(timeout, kept) if kept else timeout)
 
 
-def next_poll(since: Micros, now: Micros) -> Micros:
-    """When the status is asked for next: after 2 s, 5 s, 15 s, 60 s, 5 min, then every 15 min."""
-    elapsed = now - since
+def next_poll(since: Micros, now: Micros, *, pushed: bool = False) -> Micros:
+    """When the status is asked for next: after 2 s, 5 s, 15 s, 60 s, 5 min, then every 15 min.
+
+    `pushed`: receipts come by themselves, so that the first time is after 60 s.
+    """
+    elapsed = max(now - since, PUSHED_POLL_AFTER - 1) if pushed else now - since
     for pause in POLLS:
         if pause > elapsed:
             return since + pause

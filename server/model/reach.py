@@ -1,43 +1,85 @@
 """Whether a message can reach anybody at all, judged when it is accepted: by the rules and accounts of that moment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from server.model.accounts import Account
 from server.model.configuration import TenantSettings
 from server.model.enums import Channel, Mode
-from server.model.errors import Precondition, Reason, invalid_field
-from server.model.messages import NewMessage, Recipient
+from server.model.errors import Precondition, Reason, invalid_field, not_found
+from server.model.messages import CODE, Content, NewMessage, Recipient
 from server.model.phones import country_of
-from server.model.routing import Hop, Rule, route_for, rule_for
+from server.model.routing import Hop, Rule, asked_of, route_for, rule_for
 from server.model.segments import SEGMENTS_MAX, segments_of
 from server.model.senders import may_use
+from server.model.templates import Template, Wording, worded_by_step
 
 _BY_PHONE = (Channel.SMS, Channel.VOICE, None)
 
 
 def require_reach(
-    new: NewMessage, tenant: TenantSettings, rules: Sequence[Rule], accounts: Sequence[Account]
+    new: NewMessage,
+    tenant: TenantSettings,
+    rules: Sequence[Rule],
+    accounts: Sequence[Account],
+    templates: Mapping[str, Template],
 ) -> NewMessage:
     """The message with its rule and segments filled in.
 
-    Raises Precondition (COUNTRY_NOT_ALLOWED, NO_ROUTE, RECIPIENT_UNRESOLVED, SENDER_NOT_ALLOWED) where it could not go
-    out as things are, and Invalid where it would take too many SMS parts.
+    `templates`: the tenant's by key, and under "" the message's own at its revision; see `templates.beside`.
+    Raises NotFound for a scenario that there is not, Precondition (COUNTRY_NOT_ALLOWED, NO_ROUTE,
+    RECIPIENT_UNRESOLVED, SENDER_NOT_ALLOWED) where it could not go out as things are, and Invalid where it would take
+    too many SMS parts.
     """
     message, content = new.message, new.content
     _require_country(content.recipient, message.channel_wanted, tenant)
-    route = route_for(rules, accounts, message.intent, content.recipient, message.channel_wanted)
+    _require_scenario(rules, message.scenario)
+    route = route_for(rules, accounts, asked_of(message, content))
     hops = [hop for hop in route.hops if _may_send(hop.account, tenant.mode)]
     if not hops and (route.hops or not _serves_others(new, tenant, rules, accounts)):
-        told = {"intent": message.intent}
-        raise Precondition(Reason.NO_ROUTE, "No active provider account can take the message.", told)
+        raise _no_route("No active provider account can take the message.", message.intent)
     reaching = [hop for hop in hops if content.recipient.addresses(hop.channel)]
     if not reaching:
         told = {"intent": message.intent}
         sentence = "The recipient has no address that a channel of the route can use."
         raise Precondition(Reason.RECIPIENT_UNRESOLVED, sentence, told)
-    _require_sender(reaching, content.sender)
-    return replace(new, message=replace(message, rule=route.rule, segments=_segments(reaching, content.text)))
+    sayable = _sayable(new, tenant, reaching, templates)
+    if not sayable:
+        raise _no_route("No provider account of the route has a text or a template to say the message.", message.intent)
+    _require_sender([hop for hop, _ in sayable], content.sender)
+    return replace(new, message=replace(message, rule=route.rule, segments=_segments(sayable, content)))
+
+
+def _no_route(sentence: str, intent: str) -> Precondition:
+    return Precondition(Reason.NO_ROUTE, sentence, {"intent": intent})
+
+
+def _require_scenario(rules: Sequence[Rule], scenario: str) -> None:
+    if not scenario:
+        return
+    rule = next((rule for rule in rules if rule.name == scenario), None)
+    if rule is None:
+        raise not_found("routing_rule", scenario)
+    if not rule.is_active:
+        told = {"scenario": scenario}
+        raise Precondition(Reason.NO_ROUTE, f"The routing rule {scenario!r} is switched off.", told)
+
+
+def _sayable(
+    new: NewMessage, tenant: TenantSettings, hops: Sequence[Hop], templates: Mapping[str, Template]
+) -> list[tuple[Hop, Wording]]:
+    """The hops whose account can say the message, and what it would say; in place of a derived code stand zeros."""
+    message, content = new.message, new.content
+    if content.code is not None:
+        content = replace(content, params={**content.params, CODE: "0" * content.code.length})
+    found: list[tuple[Hop, Wording]] = []
+    for hop in hops:
+        wording = worded_by_step(
+            message, content, templates, hop.template_key, hop.channel, hop.account.name, tenant.default_locale
+        )
+        if wording is not None:
+            found.append((hop, wording))
+    return found
 
 
 def _may_send(account: Account, mode: Mode) -> bool:
@@ -46,7 +88,7 @@ def _may_send(account: Account, mode: Mode) -> bool:
 
 def _serves_others(new: NewMessage, tenant: TenantSettings, rules: Sequence[Rule], accounts: Sequence[Account]) -> bool:
     """Whether no rule matches, and accounts could take the message if only its recipient had an address for them."""
-    if rule_for(rules, new.message.intent) is not None:
+    if rule_for(rules, asked_of(new.message, new.content)) is not None:
         return False
     wanted = new.message.channel_wanted
     channels = {channel for account in accounts if _may_send(account, tenant.mode) for channel in account.channels}
@@ -68,10 +110,13 @@ def _require_sender(hops: Sequence[Hop], sender: str) -> None:
         raise Precondition(Reason.SENDER_NOT_ALLOWED, message, {"sender": sender or hops[0].sender})
 
 
-def _segments(hops: Sequence[Hop], text: str) -> int:
-    if not any(hop.channel == Channel.SMS for hop in hops):
+def _segments(sayable: Sequence[tuple[Hop, Wording]], content: Content) -> int:
+    """The parts of the first SMS, 0 where none goes out; what a provider's own template makes of it is not limited."""
+    wording = next((wording for hop, wording in sayable if hop.channel == Channel.SMS), None)
+    if wording is None:
         return 0
-    segments = segments_of(text)
-    if segments > SEGMENTS_MAX:
-        raise invalid_field("text", f"It takes {segments} SMS parts; {SEGMENTS_MAX} are allowed.")
+    segments = segments_of(wording.text)
+    if segments > SEGMENTS_MAX and not wording.template:
+        field = "text" if content.text else "params"
+        raise invalid_field(field, f"It takes {segments} SMS parts; {SEGMENTS_MAX} are allowed.")
     return segments

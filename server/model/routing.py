@@ -1,11 +1,17 @@
 """Routing rules, and the route that a message takes by them: which steps, and which accounts in each."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from math import log
 
 from server.model.accounts import Account
-from server.model.enums import Channel
-from server.model.messages import Recipient
+from server.model.clock import Micros
+from server.model.enums import Channel, MessageClass, State, Strategy
+from server.model.explanation import RuleLook, Why
+from server.model.messages import Content, Message, Recipient
+from server.model.phones import operator_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,22 @@ class Step:
     providers: tuple[str, ...] = ()
     fallback: bool = True
     sender: str = ""
+    strategy: Strategy = Strategy.ORDERED
+    weights: Mapping[str, int] = field(default_factory=dict[str, int])
+    wait_for: State = State.SENT
+    timeout: Micros = 0
+    application_key: str = ""
+    template_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What must hold of a message beside its intent; an empty field asks for nothing."""
+
+    country_prefixes: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    message_classes: tuple[MessageClass, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +53,33 @@ class Rule:
     steps: tuple[Step, ...] = ()
     is_active: bool = True
     priority: int = 0
+    match: Match = Match()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a route is sought for: all that rules look at. `lot` orders weighted accounts, the same for one message."""
+
+    intent: str
+    recipient: Recipient
+    message_class: MessageClass = MessageClass.TRANSACTIONAL
+    channel: Channel | None = None
+    tags: tuple[str, ...] = ()
+    scenario: str = ""
+    lot: str = ""
+
+
+def asked_of(message: Message, content: Content) -> Asked:
+    """What a message's route is sought for."""
+    return Asked(
+        intent=message.intent,
+        recipient=content.recipient,
+        message_class=message.message_class,
+        channel=message.channel_wanted,
+        tags=message.tags,
+        scenario=message.scenario,
+        lot=message.id,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +92,20 @@ class Hop:
     sender: str = ""
     sole: bool = False
     """Its step has no fallback: one account of the step is tried, and no other."""
+    template_key: str = ""
+    application_key: str = ""
+    wait_for: State = State.SENT
+    timeout: Micros = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The rule that matched ("" for the implied one) and its hops in order. Steps count from 1."""
+    """The rule that is followed ("" for the implied one) and its hops in order. Steps count from 1."""
 
     rule: str
     hops: tuple[Hop, ...]
+    looks: Callable[[], tuple[RuleLook, ...]] = field(default=tuple, compare=False, repr=False)
+    """Tells of every rule in the order in which they are tried. Only who explains asks: 200 rules take 0.2 ms."""
 
 
 _IMPLIED = (Channel.SMS, Channel.EMAIL, Channel.PUSH, Channel.CHAT)
@@ -62,25 +117,69 @@ def by_priority(accounts: Iterable[Account]) -> list[Account]:
     return sorted(accounts, key=lambda account: (account.priority, account.name))
 
 
-def rule_for(rules: Sequence[Rule], intent: str) -> Rule | None:
-    """The first active rule by priority, then name, that serves the intent."""
-    serving = [rule for rule in rules if rule.is_active and (not rule.intents or intent in rule.intents)]
-    return min(serving, key=lambda rule: (rule.priority, rule.name), default=None)
+def in_order(rules: Iterable[Rule]) -> list[Rule]:
+    """As they are tried: the smaller priority first, then by name."""
+    return sorted(rules, key=lambda rule: (rule.priority, rule.name))
 
 
-def route_for(
-    rules: Sequence[Rule], accounts: Sequence[Account], intent: str, recipient: Recipient, wanted: Channel | None
-) -> Route:
+def rule_for(rules: Sequence[Rule], asked: Asked) -> Rule | None:
+    """The rule that is followed: the scenario where one is named, else the first active one that serves and matches.
+
+    A scenario that there is not, or that is not active, is None, whatever other rules there are.
+    """
+    if asked.scenario:
+        return next((rule for rule in rules if rule.name == asked.scenario and rule.is_active), None)
+    serving = [rule for rule in rules if rule.is_active and (not rule.intents or asked.intent in rule.intents)]
+    return next((rule for rule in in_order(serving) if _unmet(rule.match, asked) is None), None)
+
+
+def route_for(rules: Sequence[Rule], accounts: Sequence[Account], asked: Asked) -> Route:
     """The route of a message, inactive and unconfigured accounts included: `plan` passes over them, and says so."""
-    rule = rule_for(rules, intent)
+    rule = rule_for(rules, asked)
+    looks = partial(_looks, rules, rule, asked)
     if rule is None:
-        return Route("", _implied(accounts, recipient, wanted))
+        return Route("", () if asked.scenario else _implied(accounts, asked.recipient, asked.channel), looks)
     hops: list[Hop] = []
     for number, step in enumerate(rule.steps, 1):
-        hops += _hops(number, step, accounts, recipient, wanted)
+        hops += _hops(number, step, accounts, asked)
         if hops and not step.fallback:
             break
-    return Route(rule.name, tuple(hops))
+    return Route(rule.name, tuple(hops), looks)
+
+
+def _unmet(match: Match, asked: Asked) -> Why | None:
+    """What of a match does not hold. The operator is looked up last: it costs as much as the rest of a route."""
+    if match.message_classes and asked.message_class not in match.message_classes:
+        return Why.MESSAGE_CLASS
+    if match.tags and not set(match.tags) & set(asked.tags):
+        return Why.TAGS
+    if match.country_prefixes and not asked.recipient.phone[1:].startswith(match.country_prefixes):
+        return Why.COUNTRY
+    return Why.OPERATOR if match.operators and not _is_of(match.operators, asked.recipient.phone) else None
+
+
+def _is_of(operators: Sequence[str], phone: str) -> bool:
+    operator = operator_of(phone).casefold() if phone else ""
+    return bool(operator) and operator in (name.casefold() for name in operators)
+
+
+def _looks(rules: Sequence[Rule], followed: Rule | None, asked: Asked) -> tuple[RuleLook, ...]:
+    looks = tuple(RuleLook(rule.name, rule is followed, _why(rule, followed, asked)) for rule in in_order(rules))
+    return looks if followed or asked.scenario else (*looks, RuleLook("", matched=True, why=Why.IMPLIED))
+
+
+def _why(rule: Rule, followed: Rule | None, asked: Asked) -> Why:
+    if asked.scenario and rule.name != asked.scenario:
+        return Why.SCENARIO
+    if not rule.is_active:
+        return Why.INACTIVE
+    if asked.scenario:
+        return Why.SCENARIO
+    if rule is followed:
+        return Why.FOLLOWED
+    if rule.intents and asked.intent not in rule.intents:
+        return Why.INTENT
+    return _unmet(rule.match, asked) or Why.BEHIND
 
 
 def _implied(accounts: Sequence[Account], recipient: Recipient, wanted: Channel | None) -> tuple[Hop, ...]:
@@ -92,17 +191,40 @@ def _implied(accounts: Sequence[Account], recipient: Recipient, wanted: Channel 
     return ()
 
 
-def _hops(
-    number: int, step: Step, accounts: Sequence[Account], recipient: Recipient, wanted: Channel | None
-) -> list[Hop]:
-    if wanted and step.channel and step.channel != wanted:
+def _hops(number: int, step: Step, accounts: Sequence[Account], asked: Asked) -> list[Hop]:
+    if asked.channel and step.channel and step.channel != asked.channel:
         return []
-    channel = step.channel or wanted
+    channel = step.channel or asked.channel
     named = {account.name: account for account in accounts}
     chosen = [named[name] for name in step.providers if name in named] or _all_active(step, accounts)
-    pairs = [(account, _channel_of(account, channel, recipient)) for account in chosen]
-    sole = not step.fallback
-    return [Hop(number, found, account, step.sender, sole) for account, found in pairs if found is not None]
+    if step.strategy == Strategy.WEIGHTED:
+        chosen.sort(key=lambda account: _drawn(asked.lot, account.name, step.weights.get(account.name, 1)))
+    pairs = ((account, _channel_of(account, channel, asked.recipient)) for account in chosen)
+    return [_hop(number, step, account, found) for account, found in pairs if found is not None]
+
+
+def _hop(number: int, step: Step, account: Account, channel: Channel) -> Hop:
+    return Hop(
+        number,
+        channel,
+        account,
+        step.sender,
+        sole=not step.fallback,
+        template_key=step.template_key,
+        application_key=step.application_key,
+        wait_for=step.wait_for,
+        timeout=step.timeout,
+    )
+
+
+def _drawn(lot: str, name: str, weight: int) -> tuple[bool, float]:
+    """An account's place by lot: the smaller goes first, and does so in proportion to its weight.
+
+    Each draws a time, exponentially distributed with its weight as the rate, from a hash of lot and name: one message
+    keeps its order, and where an account falls away the others keep theirs.
+    """
+    drawn = int.from_bytes(blake2b(f"{lot}\0{name}".encode(), digest_size=8).digest(), "big")
+    return weight == 0, -log((drawn + 1) / 2**64) / (weight or 1)
 
 
 def _all_active(step: Step, accounts: Sequence[Account]) -> list[Account]:

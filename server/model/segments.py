@@ -18,6 +18,11 @@ def is_gsm7(text: str) -> bool:
     return _BASIC.issuperset(text) or all(c in _BASIC or c in _EXTENDED for c in text)
 
 
+def encoding_of(text: str) -> str:
+    """What an SMS of this text is written in: `GSM-7` or `UCS-2`."""
+    return "GSM-7" if is_gsm7(text) else "UCS-2"
+
+
 def segments_of(text: str) -> int:
     """The parts that a text takes; no character is cut in two at the end of a part. 0 for an empty text."""
     if is_gsm7(text):

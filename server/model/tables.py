@@ -5,145 +5,15 @@ and read into the frozen nouns of `messages`. Times are microseconds UTC, ids ar
 text, JSON is text. Whatever names a person or a secret is sealed (bytes).
 """
 
-import re
-from collections.abc import Sequence
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, LargeBinary, text
+from sqlmodel import Field
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, LargeBinary, MetaData, text
-from sqlalchemy.orm import declared_attr
-from sqlmodel import Field, SQLModel
-
+from server.model import configuration_tables
 from server.model.clock import Micros
 from server.model.enums import DueKind, State, Stop
+from server.model.schema import METADATA, Table, added, one_of, time_column
 
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
-SQLModel.metadata.naming_convention = NAMING
-METADATA: MetaData = SQLModel.metadata
-
-
-class Table(SQLModel):
-    """A table is named after its class in the singular, without `Row`: the frozen nouns have the plain names."""
-
-    @declared_attr.directive
-    def __tablename__(cls) -> str:  # noqa: N805  # pyright: ignore[reportIncompatibleVariableOverride] - SQLModel's own type is narrower than its use
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__.removesuffix("Row")).lower()
-
-
-def _one_of(column: str, words: Sequence[str]) -> CheckConstraint:
-    return CheckConstraint(f"{column} IN ({', '.join(repr(str(word)) for word in words)})", name=column)
-
-
-def _at() -> Micros:
-    return Field(default=0, sa_type=BigInteger, nullable=False)
-
-
-class Tenant(Table, table=True):
-    """A tenant: a wall, a mode, and the defaults for what its callers leave out. `allowed_countries` is a JSON list."""
-
-    tenant_id: str = Field(primary_key=True)
-    caption: str = ""
-    mode: str
-    is_active: bool = True
-    default_region: str = ""
-    default_locale: str = ""
-    time_zone: str = ""
-    allowed_countries: str = "[]"
-    revision: int = 1
-    created_at: Micros = _at()
-    updated_at: Micros = _at()
-
-
-class TenantKey(Table, table=True):
-    """A tenant's own key, wrapped by the master key."""
-
-    tenant_id: str = Field(primary_key=True)
-    key_id: str = Field(primary_key=True)
-    wrapped: bytes = Field(sa_type=LargeBinary)
-    created_at: Micros = _at()
-
-
-class ClientAccount(Table, table=True):
-    """A calling service. Its keys rotate, it stays."""
-
-    tenant_id: str = Field(primary_key=True)
-    client_id: str = Field(primary_key=True)
-    caption: str = ""
-    is_active: bool = True
-    created_at: Micros = _at()
-
-
-class ApiKey(Table, table=True):
-    """A key of a client: SHA-256 of its secret, never the secret. `scopes` is a JSON list."""
-
-    key_id: str = Field(primary_key=True)
-    tenant_id: str = Field(index=True)
-    client_id: str
-    caption: str = ""
-    prefix: str
-    digest: bytes = Field(sa_type=LargeBinary)
-    scopes: str = "[]"
-    created_at: Micros = _at()
-    expires_at: Micros = _at()
-    revoked_at: Micros = _at()
-    last_used_at: Micros = _at()
-
-
-class ProviderAccount(Table, table=True):
-    """A tenant's account with an upstream. `settings` and `resources` are JSON, `secrets` is sealed JSON.
-
-    `secret_marks` is what may be shown of the secrets: JSON of name → last four, fingerprint, time, version.
-    """
-
-    tenant_id: str = Field(primary_key=True)
-    name: str = Field(primary_key=True)
-    uid: str = Field(unique=True)
-    type: str
-    client_id: str = ""
-    caption: str = ""
-    is_active: bool = True
-    priority: int = 0
-    base_url: str = ""
-    timeout_micros: Micros = _at()
-    settings: str = "{}"
-    resources: str = "[]"
-    secrets: bytes = Field(default=b"", sa_type=LargeBinary)
-    secret_marks: str = "{}"  # noqa: S105 - what may be shown of secrets
-    revision: int = 1
-    created_at: Micros = _at()
-    updated_at: Micros = _at()
-
-
-class RoutingRule(Table, table=True):
-    """A routing rule. `intents` is a JSON list, `steps` a JSON list of {channel, providers, fallback}."""
-
-    tenant_id: str = Field(primary_key=True)
-    name: str = Field(primary_key=True)
-    caption: str = ""
-    intents: str = "[]"
-    steps: str = "[]"
-    is_active: bool = True
-    priority: int = 0
-    created_at: Micros = _at()
-    updated_at: Micros = _at()
-
-
-class RuleSet(Table, table=True):
-    """The revision of a tenant's rules, raised by every change of them."""
-
-    tenant_id: str = Field(primary_key=True)
-    revision: int = 0
-
-
-class ConfigVersion(Table, table=True):
-    """One row: raised by every configuring transaction, so that replicas know when to read again."""
-
-    id: int = Field(primary_key=True)
-    version: int = Field(sa_type=BigInteger)
+__all__ = ["METADATA", "configuration_tables"]
 
 
 class Log(Table, table=True):
@@ -167,10 +37,17 @@ class MessageRow(Table, table=True):
     """
 
     __table_args__ = (
-        _one_of("state", list(State)),
+        one_of("state", list(State)),
         CheckConstraint(f"stop IS NULL OR stop IN ({', '.join(repr(str(s)) for s in Stop)})", name="stop"),
         Index("ix_message_tenant", "tenant_id", "id"),
         Index("ix_message_phone", "tenant_id", "phone_index", "id", postgresql_where=text("phone_index <> ''")),
+        Index(
+            "ix_message_verification",
+            "tenant_id",
+            "verification_id",
+            postgresql_where=text("verification_id <> ''"),
+            sqlite_where=text("verification_id <> ''"),
+        ),
         Index("ix_message_reference", "tenant_id", "reference", "id", postgresql_where=text("reference <> ''")),
         Index("ix_message_done", "done_at", postgresql_where=text("done_at > 0"), sqlite_where=text("done_at > 0")),
         Index(
@@ -207,14 +84,19 @@ class MessageRow(Table, table=True):
     email_index: str = ""
     user_index: str = ""
     segments: int = 0
-    schedule_at: Micros = _at()
-    created_at: Micros = _at()
-    updated_at: Micros = _at()
-    expires_at: Micros = _at()
-    done_at: Micros = _at()
+    schedule_at: Micros = time_column()
+    created_at: Micros = time_column()
+    updated_at: Micros = time_column()
+    expires_at: Micros = time_column()
+    done_at: Micros = time_column()
     body: bytes = Field(default=b"", sa_type=LargeBinary)
     recipient: bytes = Field(default=b"", sa_type=LargeBinary)
     erased: bool = False
+    scenario: str = Field(default="", sa_column_kwargs=added("''"))
+    template_key: str = Field(default="", sa_column_kwargs=added("''"))
+    template_revision: int = Field(default=0, sa_column_kwargs=added("0"))
+    message_kind: str = Field(default="", sa_column_kwargs=added("''"))
+    verification_id: str = Field(default="", sa_column_kwargs=added("''"))
 
 
 class MessageTag(Table, table=True):
@@ -231,7 +113,7 @@ class DueRow(Table, table=True):
     """What is to be done with a message next, and who is at it."""
 
     __table_args__ = (
-        _one_of("kind", list(DueKind)),
+        one_of("kind", list(DueKind)),
         Index(
             "ix_due_ready",
             "message_class",
@@ -257,7 +139,7 @@ class DueRow(Table, table=True):
     tenant_id: str
     message_class: str
     kind: str
-    due_at: Micros = _at()
+    due_at: Micros = time_column()
     worker: str = ""
     epoch: int = 0
     claims: int = 0
@@ -277,8 +159,8 @@ class AttemptRow(Table, table=True):
     destination: int = 0
     epoch: int = 0
     provider_key: int = Field(sa_type=BigInteger)
-    started_at: Micros = _at()
-    deadline: Micros = _at()
+    started_at: Micros = time_column()
+    deadline: Micros = time_column()
     follow: str = "{}"
     behind: str = "{}"
     outcome: str = ""
@@ -287,11 +169,13 @@ class AttemptRow(Table, table=True):
     failure: str = ""
     receipt: str = ""
     provider_message_id: str = ""
-    ended_at: Micros = _at()
-    receipt_at: Micros = _at()
-    retry_at: Micros = _at()
+    ended_at: Micros = time_column()
+    receipt_at: Micros = time_column()
+    retry_at: Micros = time_column()
     segments: int = 0
     given_up: bool = False
+    patience: Micros = Field(default=0, sa_type=BigInteger, nullable=False, sa_column_kwargs=added("0"))
+    overdue: bool = Field(default=False, sa_column_kwargs=added("false"))
 
 
 class EventRow(Table, table=True):
@@ -316,7 +200,7 @@ class EventRow(Table, table=True):
     message_id: str
     seq: int
     kind: str
-    at: Micros = _at()
+    at: Micros = time_column()
     state: str
     status: str
     done: bool
@@ -333,11 +217,11 @@ class EventRow(Table, table=True):
     reference: str = ""
     tags: str = "[]"
     phone_index: str = ""
-    created_at: Micros = _at()
+    created_at: Micros = time_column()
 
 
 class Idempotency(Table, table=True):
-    """One key, one message: kept for seven days."""
+    """One key, one message: kept for seven days. Of a check, `answer` is what was answered, as JSON."""
 
     __table_args__ = (Index("ix_idempotency_created", "created_at"),)
 
@@ -347,7 +231,8 @@ class Idempotency(Table, table=True):
     request_id: str = Field(primary_key=True)
     message_id: str
     fingerprint: bytes = Field(sa_type=LargeBinary)
-    created_at: Micros = _at()
+    created_at: Micros = time_column()
+    answer: str = Field(default="", sa_column_kwargs=added("''"))
 
 
 class Worker(Table, table=True):
@@ -355,7 +240,7 @@ class Worker(Table, table=True):
 
     boot_id: str = Field(primary_key=True)
     beat: int = Field(default=0, sa_type=BigInteger)
-    started_at: Micros = _at()
+    started_at: Micros = time_column()
 
 
 class SandboxMessage(Table, table=True):
@@ -370,4 +255,79 @@ class SandboxMessage(Table, table=True):
     provider: str
     address_index: str = ""
     content: bytes = Field(sa_type=LargeBinary)
-    created_at: Micros = _at()
+    created_at: Micros = time_column()
+
+
+class VerificationRow(Table, table=True):
+    """A one-time code for one address and intent. `mac` is that of the code, which is stored nowhere.
+
+    `length` is 0 where the caller brought the code. The indexes are keyed hashes.
+    """
+
+    __table_args__ = (
+        Index(
+            "uq_verification_live",
+            "tenant_id",
+            "destination_index",
+            "intent",
+            unique=True,
+            postgresql_where=text("is_live"),
+            sqlite_where=text("is_live"),
+        ),
+        Index("ix_verification_destination", "tenant_id", "destination_index", "intent", "created_at"),
+        Index("ix_verification_prefix", "tenant_id", "prefix_index", "created_at"),
+        Index("ix_verification_expiry", "expires_at"),
+    )
+
+    id: str = Field(primary_key=True)
+    tenant_id: str
+    client_id: str
+    intent: str
+    destination_index: str
+    prefix_index: str = ""
+    is_live: bool = True
+    key_id: str
+    generation: int = 1
+    length: int = 0
+    mac: bytes = Field(sa_type=LargeBinary)
+    sends: int = 0
+    attempts: int = 0
+    attempts_max: int
+    created_at: Micros = time_column()
+    expires_at: Micros = time_column()
+    verified_at: Micros = time_column()
+
+
+class LimitBucket(Table, table=True):
+    """What was counted against one limit: the times of the latest hits, as a JSON list. `subject` is a keyed hash."""
+
+    __table_args__ = (Index("ix_limit_bucket_updated", "updated_at"),)
+
+    tenant_id: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    hits: str = "[]"
+    blocks: int = 0
+    blocked_until: Micros = time_column()
+    updated_at: Micros = time_column()
+
+
+class ReceiptInbox(Table, table=True):
+    """Receipts of messages that no attempt is known to have the id of, as when one comes before the send's answer."""
+
+    __table_args__ = (Index("ix_receipt_inbox_received", "received_at"),)
+
+    account_uid: str = Field(primary_key=True)
+    provider_message_id: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    tenant_id: str
+    failure: str = ""
+    received_at: Micros = time_column()
+
+
+class ExplanationRow(Table, table=True):
+    """Why a message took its way, as of the last time that its route was planned: JSON."""
+
+    message_id: str = Field(primary_key=True)
+    tenant_id: str
+    content: str

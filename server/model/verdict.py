@@ -85,21 +85,30 @@ def resend_at(message: Message, attempts: Attempts, now: Micros, jitter: float) 
     """When the next attempt is due, or None when nothing is left to try or nothing needs trying.
 
     Every destination is judged by its latest attempt. Where another destination of the step may be reached, only the
-    step itself goes on; a later step is for messages that reached nobody.
+    step itself goes on; a later step is for messages that reached nobody, or of which no receipt came in time.
     """
     if message.stop is not None or any(a.refusal == Refusal.REQUEST for a in attempts):
         return None
     latest = latest_by_destination(attempts)
-    reached = any(a.may_arrive for a in latest)
+    if any(a.overdue and a.behind.steps for a in latest) and not any(a.delivered or is_awaited(a) for a in latest):
+        return now
+    reached = any(a.may_arrive and not (a.accepted and a.overdue) for a in latest)
     times = [at for a in latest if (at := _again_at(message, attempts, a, now, jitter, reached=reached)) is not None]
     return min(times, default=None)
+
+
+def is_awaited(attempt: Attempt) -> bool:
+    """Whether what becomes of it is waited for before anything else is handed off in its stead."""
+    if attempt.accepted:
+        return not attempt.overdue
+    return attempt.in_flight or (attempt.ambiguous and not attempt.given_up)
 
 
 def latest_by_destination(attempts: Attempts) -> list[Attempt]:
     """The latest attempt for each destination of the latest step."""
     if not attempts:
         return []
-    step = max(a.step for a in attempts)
+    step = latest_step(attempts)
     current = sorted((a for a in attempts if a.step == step), key=lambda a: (a.destination, a.number))
     return [list(group)[-1] for _, group in groupby(current, key=lambda a: a.destination)]
 
@@ -158,11 +167,26 @@ def doubt_forbids(message: Message, attempts: Attempts, channel: Channel, destin
 
     What may arrive over other channels counts once a step, however many devices it went to.
     """
-    here = [a for a in attempts if (a.channel, a.destination) == (channel, destination) and a.may_arrive]
+    here = _taken(attempts, channel, destination)
     if not any(a.ambiguous and (a in here or a.step < step) for a in attempts):
         return False
     elsewhere = {a.step for a in attempts if a.channel != channel and a.may_arrive}
     return len(here) + len(elsewhere) >= sends_max(message, channel)
+
+
+def class_forbids(message: Message, attempts: Attempts, channel: Channel, destination: int) -> bool:
+    """Whether a second text over this channel is one too many: the first was taken, and its receipt is overdue."""
+    here = _taken(attempts, channel, destination)
+    return any(a.overdue for a in here) and len(here) >= sends_max(message, channel)
+
+
+def may_repeat_taken(message: Message, attempts: Attempts, channel: Channel, destination: int) -> bool:
+    """Whether over this channel one more may follow the one that is about to go, although that is taken."""
+    return len(_taken(attempts, channel, destination)) + 1 < sends_max(message, channel)
+
+
+def _taken(attempts: Attempts, channel: Channel, destination: int) -> Attempts:
+    return [a for a in attempts if (a.channel, a.destination) == (channel, destination) and a.may_arrive]
 
 
 def give_up_windows(message: Message, attempts: Attempts, now: Micros) -> list[Attempt]:
@@ -177,24 +201,49 @@ def _window_end(message: Message, attempt: Attempt) -> Micros:
     return attempt.ended_at + window_of(message.message_class, attempt.channel)
 
 
+def lose_patience(message: Message, attempts: Attempts, now: Micros) -> list[Attempt]:
+    """Attempts whose receipt has not come in the time that their step gave it are overdue; the next step may go."""
+    step = latest_step(attempts)
+    return [
+        replace(a, overdue=True) if (end := _patience_end(message, a, step)) is not None and end <= now else a
+        for a in attempts
+    ]
+
+
+def _patience_end(message: Message, attempt: Attempt, latest: int) -> Micros | None:
+    """When the receipt of an attempt is overdue; None where nothing would follow from that."""
+    waits = attempt.accepted and not attempt.overdue and attempt.patience > 0
+    if not waits or message.stop is not None or attempt.step < latest or not attempt.behind.steps:
+        return None
+    end = attempt.ended_at + attempt.patience
+    return end if end < message.expires_at else None
+
+
+def latest_step(attempts: Attempts) -> int:
+    """The step that the message has come to; 0 before the first attempt."""
+    return max((a.step for a in attempts), default=0)
+
+
 def follow_up(message: Message, attempts: Attempts, now: Micros) -> Due | None:
-    """The earliest thing that is awaited: a window's end, a look-up, a poll or a receipt's deadline, if any."""
-    waits = [wait for a in attempts if (wait := _wait(message, a, now)) is not None]
+    """The earliest thing that is awaited: a window's end, a look-up, a poll, a receipt's deadline or its step's."""
+    step = latest_step(attempts)
+    waits = [wait for a in attempts if (wait := _wait(message, a, step, now)) is not None]
     return min(waits, key=lambda due: due.at, default=None)
 
 
-def _wait(message: Message, attempt: Attempt, now: Micros) -> Due | None:
+def _wait(message: Message, attempt: Attempt, latest: int, now: Micros) -> Due | None:
     if attempt.ambiguous and not attempt.given_up:
         return _reconcile(message, attempt, now)
     if not (attempt.ambiguous or attempt.accepted):
         return None
-    deadline = receipt_deadline(message, attempt)
-    if now >= deadline:
+    deadline, patience = receipt_deadline(message, attempt), _patience_end(message, attempt, latest)
+    ends = [end for end in (deadline if now < deadline else None, patience) if end is not None]
+    if not ends:
         return None
-    kind = _asking(attempt, now)
+    kind = _asking(attempt, now) if now < deadline else DueKind.TIMER
     if kind == DueKind.TIMER:
-        return Due(kind, deadline)
-    return Due(kind, min(next_poll(attempt.ended_at, now), deadline))
+        return Due(kind, min(ends))
+    return Due(kind, min(next_poll(attempt.ended_at, now, pushed=attempt.follow.pushes), *ends))
 
 
 def _asking(attempt: Attempt, now: Micros) -> DueKind:

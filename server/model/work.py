@@ -1,9 +1,11 @@
 """What a dispatcher takes from the store, and what it puts back beside a fact."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from server.model.clock import Micros
 from server.model.enums import Channel
+from server.model.explanation import Explanation
 from server.model.messages import Case, Content, Hold, Message
 
 
@@ -33,6 +35,20 @@ class SandboxCopy:
     recipient: str = field(repr=False)
     sender: str
     text: str = field(repr=False)
+    subject: str = field(default="", repr=False)
+    template: str = ""
+    params: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is kept beside a decision, in its transaction: a sandbox tenant's copy, why the message took its way."""
+
+    copy: SandboxCopy | None = None
+    explanation: Explanation | None = None
+
+
+NOTHING_BESIDE = Beside()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,16 @@
-"""Kavenegar (Iran): SMS with de-duplication by our own number, status polls and look-ups.
+"""Kavenegar (Iran): texts and spoken messages with de-duplication by our own number, templates, polls and look-ups.
 
 The account's key is a segment of the path, so no URL of it is ever logged. Whatever the HTTP status, the body is read
 and its `return.status` counts; the HTTP status speaks only where there is no such body.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 import structlog
 
-from server.model.accounts import Account, Check, HandOff, ProviderType, Setting
+from server.model.accounts import Account, Check, HandOff, ProviderType, Setting, Sought
 from server.model.enums import Channel, FailureReason, ReceiptKind
 from server.model.failures import Failure
 from server.model.messages import Follow
@@ -23,6 +24,7 @@ from server.model.outcomes import (
     Outcome,
     Receipt,
     Refusal,
+    Report,
     ambiguous,
     misconfigured,
     rate_limited,
@@ -48,7 +50,7 @@ LOOK_UP_KEPT_SECONDS = 12 * 3600
 TYPE = ProviderType(
     type="kavenegar",
     caption="Kavenegar",
-    channels=(Channel.SMS,),
+    channels=(Channel.SMS, Channel.VOICE),
     settings=(
         Setting("api_key", "API key", "The key of the account, from its panel.", True, True, ("min:8", "max:200")),
         Setting("sender", "Line", "The line to send from; the account's default line when empty.", rules=("max:20",)),
@@ -56,7 +58,7 @@ TYPE = ProviderType(
     follow=Follow(
         polls=True, looks_up=True, keeps_seconds=STATUSES_KEPT_SECONDS, looks_up_seconds=LOOK_UP_KEPT_SECONDS
     ),
-    capabilities=("deduplication", "look_up", "status_polls", "balance"),
+    capabilities=("deduplication", "look_up", "status_polls", "templates", "balance"),
     documentation_url="https://kavenegar.com/rest.html",
     default_base_url="https://api.kavenegar.com",
 )
@@ -122,6 +124,12 @@ STATUSES: Mapping[int, Receipt] = {
 }
 NOT_KNOWN = 100
 
+TOKEN_CHARS_MAX = 100
+TOKENS: Mapping[str, int] = {"token": 0, "token2": 0, "token3": 0, "token10": 5, "token20": 8}
+"""The parameters of a template, and how many spaces each may hold."""
+_APART = frozenset("_\u200b\u200c\u200d\u2060")
+"""Neither may these stand in `token`: the underscore, and what keeps letters apart or together unseen."""
+
 _MASK = "•••"
 _IRAN = "98"
 _MOBILE_DIGITS = 10
@@ -142,12 +150,12 @@ class Kavenegar:
         self._transport = transport
 
     async def send(self, hand_off: HandOff) -> Outcome:
-        """Hands one text over; the same provider key never makes a second one at Kavenegar."""
-        if not hand_off.text or len(hand_off.text) > TEXT_CHARS_MAX:
-            return CODES[413]("TEXT")
-        reply = await self._transport.exchange(
-            self._send_call(hand_off), hand_off.timeout_seconds, leave_by=hand_off.leave_by
-        )
+        """Hands one message over; the same provider key never makes a second one, but where it is by a template."""
+        unfit = _unfit(hand_off)
+        if unfit is not None:
+            return unfit
+        call = self._call(_method(hand_off), self._fields(hand_off))
+        reply = await self._transport.exchange(call, hand_off.timeout_seconds, leave_by=hand_off.leave_by)
         if not isinstance(reply, Answer):
             return outcome_of_silence(reply)
         entries = _entries(reply)
@@ -164,15 +172,29 @@ class Kavenegar:
                     reports.append((name, receipt))
         return reports
 
-    async def look_up(self, keys: Sequence[int]) -> Mapping[int, LookUp]:
-        """Whether messages of the last 12 h were taken. An older one looks as if it never was: do not ask for it."""
-        results: dict[int, LookUp] = dict.fromkeys(keys, NoAnswer())
-        for batch in _batches([str(key) for key in keys]):
+    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
+        """Whether messages of the last 12 h were taken. An older one looks as if it never was: do not ask for it.
+
+        That a call is not known proves nothing: nobody says that calls are among the messages it looks through.
+        """
+        channels = {one.provider_key: one.channel for one in sought}
+        results: dict[int, LookUp] = dict.fromkeys(channels, NoAnswer())
+        for batch in _batches([str(key) for key in channels]):
             for entry in await self._ask("sms/statuslocalmessageid", {"localid": ",".join(batch)}):
                 key = as_int(entry.get("localid"))
                 if key in results:
-                    results[key] = _looked_up(entry)
+                    told = _looked_up(entry)
+                    proof = channels[key] == Channel.SMS or not isinstance(told, NeverRegistered)
+                    results[key] = told if proof else NoAnswer()
         return results
+
+    def follow(self, channel: Channel, *, templated: bool) -> Follow:  # noqa: ARG002 - texts and calls alike
+        """A message by a template bears no number of ours to look it up by."""
+        return replace(TYPE.follow, looks_up=not templated)
+
+    def reports(self, url: str, headers: Mapping[str, str], body: bytes) -> Sequence[Report] | None:  # noqa: ARG002 - the same whatever comes
+        """Nothing that it posts is signed: what comes may be from anybody."""
+        return None
 
     async def check(self) -> Check:
         """Whether the key is valid, with the credit that is left."""
@@ -188,7 +210,7 @@ class Kavenegar:
     def preview(self, hand_off: HandOff) -> str:
         """The request with the key masked, one form field a line."""
         fields = "\n".join(f"{name}={value}" for name, value in self._fields(hand_off).items())
-        return f"POST {self._base_url.rstrip('/')}/v1/{_MASK}/sms/send.json\n{fields}"
+        return f"POST {self._base_url.rstrip('/')}/v1/{_MASK}/{_method(hand_off)}.json\n{fields}"
 
     async def aclose(self) -> None:
         """Nothing to let go of: connections belong to the transport."""
@@ -202,13 +224,15 @@ class Kavenegar:
         _log.info("kavenegar gave no entries", method=method, outcome=type(entries).__name__)
         return []
 
-    def _send_call(self, hand_off: HandOff) -> Call:
-        return self._call("sms/send", self._fields(hand_off))
-
     def _fields(self, hand_off: HandOff) -> dict[str, str]:
-        fields = {"receptor": national(hand_off.destination), "message": hand_off.text}
+        """A line is named for texts alone: for templates and calls Kavenegar chooses it."""
+        fields = {"receptor": national(hand_off.destination)}
+        if hand_off.template:
+            by_voice = {"type": "call"} if hand_off.channel == Channel.VOICE else {}
+            return {**fields, "template": hand_off.template, **hand_off.params, **by_voice}
+        fields["message"] = hand_off.text
         sender = hand_off.sender or self._sender
-        if sender:
+        if sender and hand_off.channel == Channel.SMS:
             fields["sender"] = sender
         return fields | {"localid": str(hand_off.provider_key)}
 
@@ -232,6 +256,32 @@ def international(receptor: str) -> str:
     if digits.startswith("0"):
         return f"+{_IRAN}{digits[1:]}"
     return f"+{_IRAN}{digits}" if len(digits) == _MOBILE_DIGITS and digits.startswith("9") else "+" + digits
+
+
+def _method(hand_off: HandOff) -> str:
+    if hand_off.template:
+        return "verify/lookup"
+    return "call/maketts" if hand_off.channel == Channel.VOICE else "sms/send"
+
+
+def _unfit(hand_off: HandOff) -> Outcome | None:
+    """Why it is not even tried: Kavenegar would refuse it for its content."""
+    if not hand_off.template:
+        return None if 0 < len(hand_off.text) <= TEXT_CHARS_MAX else CODES[413]("TEXT")
+    token = hand_off.params.get("token", "")
+    bad = next((name for name, value in hand_off.params.items() if not _suits(name, value)), "" if token else "token")
+    if bad:
+        return CODES[431](bad.upper() if bad in TOKENS else "PARAMS")
+    spoken = hand_off.channel == Channel.VOICE
+    return CODES[428]("TOKEN") if spoken and not (token.isascii() and token.isdigit()) else None
+
+
+def _suits(name: str, value: str) -> bool:
+    """Whether a template has such a parameter, and it may have this value."""
+    if name not in TOKENS or not 0 < len(value) <= TOKEN_CHARS_MAX:
+        return False
+    apart = name == "token" and not _APART.isdisjoint(value)
+    return not apart and sum(char.isspace() for char in value) <= TOKENS[name]
 
 
 def _entries(answer: Answer) -> list[Mapping[str, object]] | Outcome:

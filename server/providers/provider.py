@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.model.accounts import Account, Check, HandOff, ProviderType
-from server.model.outcomes import LookUp, Outcome, Receipt
+from server.model.accounts import Account, Check, HandOff, ProviderType, Sought
+from server.model.enums import Channel
+from server.model.messages import Follow
+from server.model.outcomes import LookUp, Outcome, Receipt, Report
 from server.providers.transport import Transport
 
 
@@ -31,8 +33,23 @@ class Provider(Protocol):
         """
         ...
 
-    async def look_up(self, keys: Sequence[int]) -> Mapping[int, LookUp]:
-        """Whether the provider took the messages with these provider keys; every key has an entry."""
+    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
+        """Whether the provider took these hand-offs; the provider key of each has an entry.
+
+        NeverRegistered only where the provider's word is proof.
+        """
+        ...
+
+    def follow(self, channel: Channel, *, templated: bool) -> Follow:
+        """How what becomes of a message of this kind can be learned. `pushes`: receipts go to `HandOff.report_to`."""
+        ...
+
+    def reports(self, url: str, headers: Mapping[str, str], body: bytes) -> Sequence[Report] | None:
+        """What a call to a URL of ours reports; None where it is not proved to come from the provider.
+
+        `url` is the one that `report_to` named, with its query; names of headers are in lower case. Statuses that tell
+        nothing are left out. Never raises for anything that a body can hold.
+        """
         ...
 
     async def check(self) -> Check:

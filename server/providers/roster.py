@@ -19,7 +19,7 @@ from server.model.configuration import Snapshot
 from server.model.enums import Channel
 from server.model.health import Cause, Closed, Health, Line
 from server.model.outcomes import Fault, Misconfigured, Outcome, RateLimited, Unavailable
-from server.providers import kavenegar, sandbox
+from server.providers import kavenegar, sandbox, twilio
 from server.providers.provider import Kind, Provider
 from server.providers.transport import NOT_SENT, TOO_LATE, Transport
 
@@ -27,6 +27,7 @@ TYPES: Mapping[str, Kind] = MappingProxyType(
     {
         kavenegar.TYPE.type: Kind(kavenegar.TYPE, kavenegar.Kavenegar),
         sandbox.TYPE.type: Kind(sandbox.TYPE, sandbox.Sandbox),
+        twilio.TYPE.type: Kind(twilio.TYPE, twilio.Twilio),
     }
 )
 FAULT_CLOSES: Micros = 60 * SECOND
@@ -144,9 +145,7 @@ class Roster:
         kind = TYPES.get(account.type)
         if kind is None or not account.configured:
             return None
-        missing = [
-            setting.name for setting in kind.type.settings if setting.required and not _has(account, setting.name)
-        ]
+        missing = kind.type.missing([name for name in {**account.settings, **account.secrets} if _has(account, name)])
         if missing:
             _log.warning("an account lacks settings", account=account.uid, missing=missing)
             return None

@@ -7,7 +7,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from server.model.accounts import Account, Check, HandOff, ProviderType
+from server.model.accounts import Account, Check, HandOff, ProviderType, Sought
 from server.model.clock import SECOND
 from server.model.enums import Channel, FailureReason, ReceiptKind
 from server.model.failures import Failure
@@ -21,6 +21,7 @@ from server.model.outcomes import (
     Outcome,
     Receipt,
     Refusal,
+    Report,
     ambiguous,
     rate_limited,
     rejected,
@@ -84,9 +85,18 @@ class Sandbox:
         """The reports that each id spells."""
         return [(name, receipt) for name in ids for receipt in REPORTS.get(_fate_in(name), ())]
 
-    async def look_up(self, keys: Sequence[int]) -> Mapping[int, LookUp]:
+    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
         """Finds what it lost the answer of. What it does not remember may be from before a restart: no answer."""
+        keys = [one.provider_key for one in sought]
         return {key: Found(self._lost[key]) if key in self._lost else NoAnswer() for key in keys}
+
+    def follow(self, channel: Channel, *, templated: bool) -> Follow:  # noqa: ARG002 - all alike
+        """Everything is told, whatever it is."""
+        return TYPE.follow
+
+    def reports(self, url: str, headers: Mapping[str, str], body: bytes) -> Sequence[Report] | None:  # noqa: ARG002 - as above
+        """It posts nothing: whatever comes is not from it."""
+        return None
 
     async def check(self) -> Check:
         """Always well."""
@@ -99,6 +109,8 @@ class Sandbox:
             "to": hand_off.destination,
             "from": hand_off.sender,
             "text": hand_off.text,
+            "template": hand_off.template,
+            **{f"params.{name}": value for name, value in hand_off.params.items()},
             "key": str(hand_off.provider_key),
         }
         return "\n".join(f"{name}={value}" for name, value in fields.items() if value)

@@ -119,10 +119,10 @@ class _Phase:
 _phase: ContextVar[_Phase] = ContextVar("phase")
 
 
-def form_call(base_url: str, path: str, fields: Mapping[str, str]) -> Call:
+def form_call(base_url: str, path: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Call:
     """A POST of form fields in UTF-8."""
-    headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
-    return Call(base_url, path, urlencode(fields).encode(), headers)
+    content = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+    return Call(base_url, path, urlencode(fields).encode(), {**content, **(headers or {})})
 
 
 class Transport:

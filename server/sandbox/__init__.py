@@ -1,1 +1,1 @@
-"""The sandbox upstream: a process that speaks a provider's wire format on loopback, for trials without an account."""
+"""The sandbox upstream: a process that speaks providers' wire formats on loopback, for trials without an account."""

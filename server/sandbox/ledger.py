@@ -1,98 +1,72 @@
-"""What the sandbox upstream took, per account: bounded, in memory, without texts and without numbers."""
+"""What the accounts of the sandbox upstream did: bounded, and in memory alone."""
 
-import itertools
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from server.model.clock import SECOND, Micros
-from server.model.enums import Channel
-from server.model.magic import Fate, fate_of
+from server.sandbox.faults import OK
 
 ACCOUNTS_MAX = 1_000
-MESSAGES_MAX = 100_000
+
+Name = TypeVar("Name")
+Entry = TypeVar("Entry")
 
 
-class Status(StrEnum):
-    """The states of a message that the upstream reports, by Kavenegar's numbers."""
+class Recent(Generic[Name, Entry]):
+    """The newest entries by their names; an older one is forgotten when its place is needed."""
 
-    QUEUED = "1"
-    SENT = "4"
-    DELIVERED = "10"
-    UNDELIVERED = "11"
-    NOT_KNOWN = "100"
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._entries: OrderedDict[Name, Entry] = OrderedDict()
 
-    @property
-    def code(self) -> int:
-        return int(self.value)
+    def __len__(self) -> int:
+        return len(self._entries)
 
+    def get(self, name: Name) -> Entry | None:
+        return self._entries.get(name)
 
-_ENDS: dict[Fate, tuple[Status, ...]] = {
-    Fate.UNDELIVERED: (Status.UNDELIVERED,),
-    Fate.NO_RECEIPT: (Status.SENT,),
-    Fate.OUT_OF_ORDER: (Status.DELIVERED, Status.SENT),
-}
+    def keep(self, name: Name, entry: Entry) -> None:
+        """Remembers an entry as the newest one."""
+        self._entries[name] = entry
+        self._entries.move_to_end(name)
+        while len(self._entries) > self._most:
+            self._entries.popitem(last=False)
 
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """One message that was taken."""
-
-    message_id: int
-    receptor: str = field(repr=False)
-    sender: str
-    fate: Fate
-    at: Micros
-
-    def reports(self, now: Micros, settle: Micros) -> tuple[Status, ...]:
-        """What a status call tells of it at `now`, in that order."""
-        return _ENDS.get(self.fate, (Status.DELIVERED,)) if now - self.at >= settle else (Status.SENT,)
+    def newest_first(self) -> Iterator[Entry]:
+        return iter(reversed(self._entries.values()))
 
 
 @dataclass(slots=True)
-class Ledger:
-    """One account: what it is told to answer, and what it took."""
+class Ledger(ABC):
+    """One account: what it is told to answer, and how often it called."""
 
-    answer: str = "ok"
+    answer: str = OK
     calls: int = 0
-    repeated: int = 0
-    taken: OrderedDict[int, Taken] = field(default_factory=OrderedDict[int, Taken])
-    by_local_id: OrderedDict[int, int] = field(default_factory=OrderedDict[int, int])
 
-    def repeat_of(self, local_id: int | None) -> Taken | None:
-        """The message that was taken under the same number of the caller's."""
-        return self.taken.get(self.by_local_id.get(local_id, 0)) if local_id is not None else None
-
-    def take(self, message: Taken, local_id: int | None) -> None:
-        """Remembers a message, and forgets the oldest beyond 100,000."""
-        self.taken[message.message_id] = message
-        if local_id is not None:
-            self.by_local_id[local_id] = message.message_id
-        while len(self.taken) > MESSAGES_MAX:
-            self.taken.popitem(last=False)
-        while len(self.by_local_id) > MESSAGES_MAX:
-            self.by_local_id.popitem(last=False)
+    @abstractmethod
+    def counts(self) -> Mapping[str, int]:
+        """What else its page tells, without texts and without numbers of people."""
 
 
-class Ledgers:
-    """Every account that has called, at most 1,000; ids rise over restarts too."""
+AnyLedger = TypeVar("AnyLedger", bound=Ledger)
 
-    def __init__(self) -> None:
-        self._accounts: OrderedDict[str, Ledger] = OrderedDict()
-        self._ids = itertools.count(now_micros())
 
-    def of(self, api_key: str) -> Ledger:
+class Ledgers(Generic[AnyLedger]):
+    """Every account of one provider that has called: the last 1,000 of them."""
+
+    def __init__(self, make: Callable[[], AnyLedger]) -> None:
+        self._make = make
+        self._accounts: Recent[str, AnyLedger] = Recent(ACCOUNTS_MAX)
+
+    def of(self, key: str) -> AnyLedger:
         """The ledger of an account, made at its first call."""
-        found = self._accounts.pop(api_key, None) or Ledger()
-        self._accounts[api_key] = found
-        while len(self._accounts) > ACCOUNTS_MAX:
-            self._accounts.popitem(last=False)
+        found = self._accounts.get(key) or self._make()
+        self._accounts.keep(key, found)
         return found
-
-    def new(self, phone: str, receptor: str, sender: str) -> Taken:
-        """A message to an E.164 number, with an id that no other has."""
-        return Taken(next(self._ids), receptor, sender, fate_of(Channel.SMS, phone), now_micros())
 
 
 def now_micros() -> Micros:

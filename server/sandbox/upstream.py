@@ -1,7 +1,8 @@
-"""A stand-in for Kavenegar on loopback: its wire format, the magic recipients, and faults on command.
+"""A stand-in for Kavenegar and Twilio on loopback: their wire formats, the magic recipients, and faults on command.
 
-`PUT /sandbox/accounts/{api_key}` with `{"answer": "409"}` makes every call of that account answer so: one of the
-provider's codes, `http_503`, `disconnect`, or `ok` again. `GET` tells what the account did, without texts and numbers.
+`PUT /sandbox/accounts/{key}` with `{"answer": "409"}` makes every call of that account answer so: one of its provider's
+codes, `http_503`, `disconnect`, or `ok` again. The key is the `api_key` with Kavenegar and the AccountSid with Twilio.
+`GET` tells what the account did, without texts and numbers.
 """
 
 import argparse
@@ -9,76 +10,24 @@ import asyncio
 import contextlib
 import json
 import signal
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
 
-from server.model.clock import Micros, micros
-from server.model.magic import SLOW_SECONDS, Fate
-from server.sandbox.ledger import Ledger, Ledgers, Status, Taken, now_micros
+from server.model.clock import micros
+from server.model.magic import SLOW_SECONDS
+from server.sandbox.faults import WORDS
+from server.sandbox.kavenegar import Kavenegar
+from server.sandbox.ledger import Ledger
+from server.sandbox.receipts import Receipts
+from server.sandbox.twilio import Twilio
+from server.sandbox.twilio_wire import ACCOUNT_SID
 
-OK = 200
-KEY_CHARS_MIN = 8
-TEXT_CHARS_MAX = 900
-RECEPTORS_MAX = 200
-IDS_MAX = 500
-E164_DIGITS_MIN = 8
-E164_DIGITS_MAX = 15
 BODY_BYTES_MAX = 256 * 1024
 SETTLE_SECONDS = 1.0
 """How long after its acceptance a message is reported as handed to the operator before its end is."""
-
-CODES = {
-    400: "incomplete parameters",
-    401: "account disabled",
-    402: "operation failed",
-    403: "invalid api key",
-    404: "unknown method",
-    405: "wrong verb",
-    406: "empty mandatory parameter",
-    407: "access denied",
-    409: "cannot answer now",
-    411: "invalid receptor",
-    412: "invalid sender",
-    413: "empty or too long message",
-    414: "too many rows",
-    416: "ip address does not match",
-    417: "wrong date",
-    418: "not enough credit",
-    419: "lists differ in length",
-    420: "links not allowed",
-    422: "unsuitable character",
-    427: "line needs access level",
-    429: "ip restricted",
-    451: "too many calls",
-    501: "tests to the owner only",
-}
-_REFUSALS = {Fate.REJECTED: 411, Fate.RATE_LIMITED: 451, Fate.UNAVAILABLE: 409}
-_STATUS_TEXTS = {
-    Status.QUEUED: "in queue",
-    Status.SENT: "sent to the operator",
-    Status.DELIVERED: "delivered",
-    Status.UNDELIVERED: "not delivered",
-    Status.NOT_KNOWN: "unknown id",
-}
-
-Form = Mapping[str, str]
-Method = Callable[[Ledger, Form], Awaitable[web.StreamResponse]]
-
-
-class _Refused(Exception):
-    """The call is answered with this code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class _Vanish(Exception):
-    """The connection is closed without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,140 +38,70 @@ class Running:
     runner: web.AppRunner
 
     async def close(self) -> None:
-        """Stops listening and drops every connection."""
+        """Stops listening, drops every connection, and posts no more receipts."""
         await self.runner.cleanup()
 
 
-class Upstream:
-    """The calls that the stand-in answers."""
+class Accounts:
+    """The accounts of both providers, as whoever tries them out commands and watches them."""
 
-    def __init__(self, *, slow_seconds: float, settle: Micros) -> None:
-        self._slow_seconds = slow_seconds
-        self._settle = settle
-        self._ledgers = Ledgers()
-        self._methods: Mapping[str, Method] = {
-            "sms/send": self._send,
-            "sms/status": self._status,
-            "sms/statuslocalmessageid": self._status_by_local_id,
-            "account/info": self._info,
-        }
-
-    async def call(self, request: web.Request) -> web.StreamResponse:
-        """Any method: `/v1/{key}/{scope}/{method}.json`."""
-        try:
-            return await self._called(request)
-        except _Refused as refused:
-            return _answer(refused.code)
-        except _Vanish:
-            if request.transport is not None:
-                request.transport.abort()
-            return web.Response()
+    def __init__(self, kavenegar: Kavenegar, twilio: Twilio) -> None:
+        self._kavenegar = kavenegar
+        self._twilio = twilio
 
     async def set_answer(self, request: web.Request) -> web.StreamResponse:
         """Tells an account what to answer from now on."""
+        key = request.match_info["key"]
         try:
             wanted: object = json.loads(await request.text())
-        except ValueError:
+        except (ValueError, LookupError, RecursionError):
             raise web.HTTPBadRequest(text='{"answer": …} is expected') from None
         answer = str(cast(Mapping[str, object], wanted).get("answer", "")) if isinstance(wanted, dict) else ""
-        if answer not in ("ok", "http_503", "disconnect") and not (answer.isdecimal() and int(answer) in CODES):
-            raise web.HTTPBadRequest(text=f"answer must be ok, http_503, disconnect or one of {sorted(CODES)}")
-        self._ledgers.of(request.match_info["api_key"]).answer = answer
+        codes = self._twilio.codes if ACCOUNT_SID.fullmatch(key) else self._kavenegar.codes
+        if answer not in (*WORDS, *map(str, codes)):
+            raise web.HTTPBadRequest(text=f"answer must be {', '.join(WORDS)} or one of {sorted(codes)}")
+        self._ledger(key).answer = answer
         return await self.tell(request)
 
     async def tell(self, request: web.Request) -> web.StreamResponse:
         """What an account is told to answer, and how much it did."""
-        ledger = self._ledgers.of(request.match_info["api_key"])
-        return web.json_response(
-            {
-                "answer": ledger.answer,
-                "calls": ledger.calls,
-                "taken": len(ledger.taken),
-                "repeated": ledger.repeated,
-            }
-        )
+        ledger = self._ledger(request.match_info["key"])
+        return web.json_response({"answer": ledger.answer, "calls": ledger.calls, **ledger.counts()})
 
-    async def _called(self, request: web.Request) -> web.StreamResponse:
-        method = f"{request.match_info['scope']}/{request.match_info['method']}"
-        form = {**request.query, **_texts(await request.post())}
-        if method == "utils/getdate":
-            return _answer(OK, {"datetime": time.strftime("%Y/%m/%d %H:%M:%S"), "unixtime": int(time.time())})
-        api_key = request.match_info["api_key"]
-        if len(api_key) < KEY_CHARS_MIN:
-            raise _Refused(403)
-        ledger = self._ledgers.of(api_key)
-        ledger.calls += 1
-        _obey(ledger.answer)
-        if method not in self._methods:
-            raise _Refused(404)
-        return await self._methods[method](ledger, form)
-
-    async def _send(self, ledger: Ledger, form: Form) -> web.StreamResponse:
-        receptors = _listed(form, "receptor", RECEPTORS_MAX)
-        text = form.get("message", "")
-        if not text or len(text) > TEXT_CHARS_MAX:
-            raise _Refused(413)
-        local_ids = _numbers(form, "localid", RECEPTORS_MAX) if form.get("localid") else [None] * len(receptors)
-        if len(local_ids) != len(receptors):
-            raise _Refused(419)
-        repeated = ledger.repeated
-        pairs = zip(receptors, local_ids, strict=True)
-        taken = [await self._take(ledger, receptor, form.get("sender", ""), number) for receptor, number in pairs]
-        if ledger.repeated == repeated and any(message.fate == Fate.ANSWER_LOST for message in taken):
-            raise _Vanish
-        return _answer(OK, [_sent(message, text) for message in taken])
-
-    async def _take(self, ledger: Ledger, receptor: str, sender: str, local_id: int | None) -> Taken:
-        known = ledger.repeat_of(local_id)
-        if known is not None:
-            ledger.repeated += 1
-            return known
-        phone = _e164(receptor)
-        message = self._ledgers.new(phone, receptor, sender or "10004346")
-        if message.fate in _REFUSALS:
-            raise _Refused(_REFUSALS[message.fate])
-        if message.fate == Fate.SLOW:
-            await asyncio.sleep(self._slow_seconds)
-        ledger.take(message, local_id)
-        return message
-
-    async def _status(self, ledger: Ledger, form: Form) -> web.StreamResponse:
-        entries: list[dict[str, object]] = []
-        for message_id in _numbers(form, "messageid", IDS_MAX):
-            message = ledger.taken.get(message_id)
-            entries += [_report(message_id, status) for status in self._reports(message)]
-        return _answer(OK, entries)
-
-    async def _status_by_local_id(self, ledger: Ledger, form: Form) -> web.StreamResponse:
-        entries: list[dict[str, object]] = []
-        for local_id in _numbers(form, "localid", IDS_MAX):
-            message = ledger.repeat_of(local_id)
-            status = self._reports(message)[0]
-            name = message.message_id if message else 0
-            entries.append(_report(name, status) | {"localid": str(local_id)})
-        return _answer(OK, entries)
-
-    async def _info(self, ledger: Ledger, form: Form) -> web.StreamResponse:  # noqa: ARG002 - as every method
-        return _answer(OK, {"remaincredit": 1_000_000, "expiredate": 4_102_444_800, "type": "master"})
-
-    def _reports(self, message: Taken | None) -> Sequence[Status]:
-        return message.reports(now_micros(), self._settle) if message else (Status.NOT_KNOWN,)
+    def _ledger(self, key: str) -> Ledger:
+        """The shape of the key decides whose account it is."""
+        return self._twilio.ledgers.of(key) if ACCOUNT_SID.fullmatch(key) else self._kavenegar.ledgers.of(key)
 
 
 async def serve(
     host: str, port: int, *, slow_seconds: float = SLOW_SECONDS, settle_seconds: float = SETTLE_SECONDS
 ) -> Running:
     """Starts the upstream; port 0 lets the system choose one. The caller closes it."""
-    upstream = Upstream(slow_seconds=slow_seconds, settle=micros(settle_seconds))
-    app = web.Application(client_max_size=BODY_BYTES_MAX)
-    app.router.add_route("*", "/v1/{api_key}/{scope}/{method}.json", upstream.call)
-    app.router.add_put("/sandbox/accounts/{api_key}", upstream.set_answer)
-    app.router.add_get("/sandbox/accounts/{api_key}", upstream.tell)
-    # The key is part of the path, so there is no access log.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    receipts = Receipts(repeat_seconds=settle_seconds)
+    kavenegar = Kavenegar(slow_seconds=slow_seconds, settle=micros(settle_seconds))
+    twilio = Twilio(receipts, slow_seconds=slow_seconds, settle_seconds=settle_seconds)
+    # A key may be part of the path, so there is no access log.
+    runner = web.AppRunner(_application(kavenegar, twilio, receipts), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except BaseException:
+        await runner.cleanup()
+        raise
     return Running(int(runner.addresses[0][1]), runner)
+
+
+def _application(kavenegar: Kavenegar, twilio: Twilio, receipts: Receipts) -> web.Application:
+    async def close_receipts(_: web.Application) -> None:
+        await receipts.close()
+
+    accounts = Accounts(kavenegar, twilio)
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app.add_routes([*kavenegar.routes(), *twilio.routes()])
+    app.router.add_put("/sandbox/accounts/{key}", accounts.set_answer)
+    app.router.add_get("/sandbox/accounts/{key}", accounts.tell)
+    app.on_cleanup.append(close_receipts)
+    return app
 
 
 def main(argv: Sequence[str]) -> int:
@@ -247,72 +126,3 @@ async def _run(host: str, port: int) -> None:
         await stop.wait()
     finally:
         await running.close()
-
-
-def _obey(answer: str) -> None:
-    match answer:
-        case "ok":
-            return
-        case "http_503":
-            raise web.HTTPServiceUnavailable(text="<html>unavailable</html>")
-        case "disconnect":
-            raise _Vanish
-        case code:
-            raise _Refused(int(code))
-
-
-def _answer(code: int, entries: object = None) -> web.StreamResponse:
-    """Kavenegar's envelope; the code is also the HTTP status, as far as it is one."""
-    message = "ok" if code == OK else CODES.get(code, "refused")
-    body = {"return": {"status": code, "message": message}, "entries": entries}
-    return web.json_response(body, status=code)
-
-
-def _sent(message: Taken, text: str) -> dict[str, object]:
-    return {
-        "messageid": message.message_id,
-        "message": text,
-        "status": Status.QUEUED.code,
-        "statustext": _STATUS_TEXTS[Status.QUEUED],
-        "sender": message.sender,
-        "receptor": message.receptor,
-        "date": message.at // 1_000_000,
-        "cost": 120,
-    }
-
-
-def _report(message_id: int, status: Status) -> dict[str, object]:
-    return {"messageid": message_id, "status": status.code, "statustext": _STATUS_TEXTS[status]}
-
-
-def _listed(form: Form, name: str, most: int) -> list[str]:
-    values = [value.strip() for value in form.get(name, "").split(",") if value.strip()]
-    if not values:
-        raise _Refused(406)
-    if len(values) > most:
-        raise _Refused(414)
-    return values
-
-
-def _numbers(form: Form, name: str, most: int) -> list[int]:
-    values = _listed(form, name, most)
-    if not all(value.isascii() and value.isdigit() for value in values):
-        raise _Refused(400)
-    return [int(value) for value in values]
-
-
-def _e164(receptor: str) -> str:
-    """A number as Kavenegar takes it, as E.164; refused when it is none."""
-    if receptor.startswith("+"):
-        digits = receptor[1:]
-    elif receptor.startswith("00"):
-        digits = receptor[2:]
-    else:
-        digits = "98" + receptor.removeprefix("0")
-    if not (digits.isascii() and digits.isdigit() and E164_DIGITS_MIN <= len(digits) <= E164_DIGITS_MAX):
-        raise _Refused(411)
-    return "+" + digits
-
-
-def _texts(form: Mapping[str, object]) -> dict[str, str]:
-    return {name: value for name, value in form.items() if isinstance(value, str)}

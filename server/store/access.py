@@ -12,8 +12,8 @@ from sqlmodel import col
 
 from server.model.clock import Micros
 from server.model.configuration import NewApiKey, TenantChange
+from server.model.configuration_tables import ApiKey, ClientAccount, Tenant
 from server.model.errors import AlreadyExists, Reason, Unavailable, invalid_field, not_found
-from server.model.tables import ApiKey, ClientAccount, Tenant
 from server.store.accounts import etag_mismatch
 from server.store.configuration import Configuration, raise_version
 from server.store.database import Database

@@ -11,9 +11,9 @@ from sqlmodel import col
 from server.model.accounts import Account, ProviderType
 from server.model.clock import SECOND, Micros
 from server.model.configuration import ProviderChange
+from server.model.configuration_tables import ProviderAccount, RoutingRule
 from server.model.errors import AlreadyExists, Precondition, Reason, invalid_field, not_found
 from server.model.messages import Follow
-from server.model.tables import ProviderAccount, RoutingRule
 from server.store.dialect import Dialect, columns
 from server.store.rows import dump
 from server.vault.identity import new_id
@@ -146,7 +146,7 @@ def account_of(row: ProviderAccount, secrets: Mapping[str, str], kind: ProviderT
     """The account as the message path sees it, with the type's defaults. Of an unknown type it is not configured."""
     defaults = {s.name: s.default for s in kind.settings if s.default and not s.secret} if kind else {}
     settings: dict[str, str] = {**defaults, **json.loads(row.settings)}
-    required = [setting.name for setting in kind.settings if setting.required] if kind else []
+    there = {name for values in (settings, secrets) for name, value in values.items() if value}
     return Account(
         tenant_id=row.tenant_id,
         uid=row.uid,
@@ -154,7 +154,7 @@ def account_of(row: ProviderAccount, secrets: Mapping[str, str], kind: ProviderT
         type=row.type,
         channels=kind.channels if kind else (),
         version=row.revision,
-        configured=kind is not None and all(settings.get(name) or secrets.get(name) for name in required),
+        configured=kind is not None and not kind.missing(there),
         is_active=row.is_active,
         priority=row.priority,
         base_url=row.base_url,

@@ -1,29 +1,37 @@
-"""The one place that changes a message: facts come in, `decide` judges, what follows is written with its events."""
+"""The one place that changes a message: facts come in, `decide` judges, what follows is written with its events.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+A fact that brings a provider's id of a message brings with it the receipts that wait for that id.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
 from server.model.clock import Micros
 from server.model.conclude import Decision
 from server.model.decide import Refused, decide
-from server.model.facts import Fact
+from server.model.explanation import Explanation
+from server.model.facts import Fact, LookedUp, Receipted, Settled, Started
 from server.model.messages import Attempt, Case, Event, Message
-from server.model.work import SandboxCopy
+from server.model.outcomes import Accepted, Found, Receipt
+from server.model.work import NOTHING_BESIDE, Beside, SandboxCopy
 from server.store.attempts import ATTEMPT, attempt_row
 from server.store.batches import Answers, Batches
 from server.store.cases import read_cases
 from server.store.database import Database
 from server.store.dialect import Values
+from server.store.inbox import Inbox, Name, read_inbox
 from server.store.keys import TenantKeys
 from server.store.rows import (
     DUE,
     EVENT_NEW,
+    EXPLANATION,
     MESSAGE_MOVED,
     SANDBOX_MESSAGE,
     due_row,
     event_row,
+    explanation_text,
     moved_row,
 )
 from server.store.sealing import seal_copy
@@ -34,12 +42,12 @@ Ruling = Decision | Refused
 
 
 @dataclass(frozen=True, slots=True)
-class _Statement:
-    """A fact about a message, and what a sandbox tenant may see of it."""
+class Statement:
+    """A fact about a message, and what is kept beside the decision on it."""
 
     message_id: str
     fact: Fact
-    copy: SandboxCopy | None
+    beside: Beside = NOTHING_BESIDE
 
 
 @dataclass(slots=True)
@@ -51,6 +59,7 @@ class _Change:
     attempts: dict[int, Attempt] = field(default_factory=dict[int, Attempt])
     events: list[Event] = field(default_factory=list[Event])
     copies: list[SandboxCopy] = field(default_factory=list[SandboxCopy])
+    explanation: Explanation | None = None
 
     def take(self, decision: Decision) -> None:
         """Go on from a decision."""
@@ -67,30 +76,39 @@ class Apply:
     def __init__(self, database: Database, keys: TenantKeys) -> None:
         self._database = database
         self._keys = keys
-        self._batches: Batches[_Statement, Ruling] = Batches(self._apply, database.blames_one, size_max=APPLY_MAX)
+        self._batches: Batches[Statement, Ruling] = Batches(self._apply, database.blames_one, size_max=APPLY_MAX)
 
-    async def apply(self, message_id: str, fact: Fact, copy: SandboxCopy | None = None) -> Ruling:
+    async def apply(self, message_id: str, fact: Fact, beside: Beside = NOTHING_BESIDE) -> Ruling:
         """What the fact made of the message, once that is durable; Refused where it changes nothing.
 
-        `copy` is written only beside a decision. Raises Unavailable: then it may or may not have been applied.
+        `beside` is written only with a decision. Raises Unavailable: then it may or may not have been applied.
         """
-        return await self._batches.submit(_Statement(message_id, fact, copy))
+        return await self._batches.submit(Statement(message_id, fact, beside))
 
     async def close(self) -> None:
         """Finish what was submitted."""
         await self._batches.close()
 
-    async def _apply(self, statements: list[_Statement]) -> Answers[Ruling]:
-        return await self._database.write(lambda connection: self._rule(connection, statements))
+    async def _apply(self, statements: list[Statement]) -> Answers[Ruling]:
+        return await self._database.write(lambda connection: self.rule(connection, statements))
 
-    def _rule(self, connection: Connection, statements: Sequence[_Statement]) -> list[Ruling]:
+    def rule(self, connection: Connection, statements: Sequence[Statement]) -> list[Ruling]:
+        """Apply facts in the caller's transaction, which locks their messages in the order of their ids."""
         ids = {statement.message_id for statement in statements}
-        cases = read_cases(connection, self._database.dialect, ids, lock=True)
+        return self.rule_on(connection, read_cases(connection, self._database.dialect, ids, lock=True), statements)
+
+    def rule_on(
+        self, connection: Connection, cases: Mapping[str, Case], statements: Sequence[Statement]
+    ) -> list[Ruling]:
+        """As `rule`, of messages that the caller's transaction has read and locked."""
+        dialect = self._database.dialect
         # After the locks are held: whoever held them before us has left its times behind.
         now = self._database.now(connection)
+        inbox = read_inbox(connection, dialect, _accounts(cases, statements), _ids_brought(statements))
         changes = {id_: _Change(case.message, case) for id_, case in cases.items()}
-        rulings = [_rule_one(changes.get(statement.message_id), statement, now) for statement in statements]
+        rulings = [_rule_one(changes.get(statement.message_id), statement, inbox, now) for statement in statements]
         self._write(connection, [changes[id_] for id_ in sorted(changes)], now)
+        inbox.forget(connection, dialect)
         return rulings
 
     def _write(self, connection: Connection, changes: Sequence[_Change], now: Micros) -> None:
@@ -102,6 +120,10 @@ class Apply:
             (ATTEMPT, [attempt_row(c.before.id, c.attempts[n]) for c in changes for n in sorted(c.attempts)]),
             (DUE, _due_rows(changes)),
             (SANDBOX_MESSAGE, [self._copy_row(c.before, copy, now) for c in changes for copy in c.copies]),
+            (
+                EXPLANATION,
+                [(c.before.id, c.before.tenant_id, explanation_text(c.explanation)) for c in changes if c.explanation],
+            ),
         ):
             if rows:
                 dialect.upsert(connection, into, rows)
@@ -128,15 +150,67 @@ class Apply:
         return tuple(values[name] for name in SANDBOX_MESSAGE.names)
 
 
-def _rule_one(change: _Change | None, statement: _Statement, now: Micros) -> Ruling:
+def _rule_one(change: _Change | None, statement: Statement, inbox: Inbox, now: Micros) -> Ruling:
     if change is None:
         return Refused("UNKNOWN")
-    ruling = decide(change.case, statement.fact, now)
-    if isinstance(ruling, Decision):
-        change.take(ruling)
-        if statement.copy is not None:
-            change.copies.append(statement.copy)
+    fact = statement.fact
+    name = _name_brought(change.case, fact)
+    waiting = inbox.look(name) if name else ()
+    ruling = decide(change.case, _with_receipts(fact, waiting), now)
+    if isinstance(ruling, Refused):
+        return ruling
+    change.take(ruling)
+    if statement.beside.copy is not None:
+        change.copies.append(statement.beside.copy)
+    change.explanation = statement.beside.explanation or change.explanation
+    if name and waiting:
+        inbox.take(name)
+        return _rule_waiting(change, fact, waiting, now) or ruling
     return ruling
+
+
+def _rule_waiting(change: _Change, fact: Fact, waiting: Iterable[Receipt], now: Micros) -> Ruling | None:
+    """Apply what waited for the id that a fact has brought, where the fact itself has not; the last decision."""
+    last: Ruling | None = None
+    if isinstance(fact, LookedUp | Receipted):
+        for receipt in waiting:
+            ruling = decide(change.case, Receipted(fact.number, receipt), now)
+            if isinstance(ruling, Decision):
+                change.take(ruling)
+                last = ruling
+    return last
+
+
+def _with_receipts(fact: Fact, waiting: Sequence[Receipt]) -> Fact:
+    if waiting and isinstance(fact, Settled):
+        return replace(fact, receipts=(*fact.receipts, *waiting))
+    return fact
+
+
+def _name_brought(case: Case, fact: Fact) -> Name | None:
+    """The provider's name of the message that a fact brings, if it brings one to an attempt."""
+    id_ = _id_brought(fact)
+    if not id_ or not isinstance(fact, Settled | LookedUp | Receipted):
+        return None
+    return next(((a.account_uid, id_) for a in case.attempts if a.number == fact.number), None)
+
+
+def _id_brought(fact: Fact) -> str:
+    match fact:
+        case Settled(outcome=Accepted(id_)) | LookedUp(result=Found(id_)) | Receipted(provider_message_id=id_):
+            return id_
+        case _:
+            return ""
+
+
+def _ids_brought(statements: Iterable[Statement]) -> set[str]:
+    return {id_ for statement in statements if (id_ := _id_brought(statement.fact))}
+
+
+def _accounts(cases: Mapping[str, Case], statements: Iterable[Statement]) -> set[str]:
+    """All accounts of the messages' attempts, with those that are only begun by these facts."""
+    begun = [opening.account_uid for s in statements if isinstance(s.fact, Started) for opening in s.fact.openings]
+    return {attempt.account_uid for case in cases.values() for attempt in case.attempts}.union(begun)
 
 
 def _due_rows(changes: Sequence[_Change]) -> list[Values]:

@@ -36,6 +36,8 @@ ATTEMPT = Columns(
         "retry_at",
         "segments",
         "given_up",
+        "patience",
+        "overdue",
     ),
 )
 
@@ -67,6 +69,8 @@ def attempt_row(message_id: str, attempt: Attempt) -> Values:
         attempt.retry_at,
         attempt.segments,
         attempt.given_up,
+        attempt.patience,
+        attempt.overdue,
     )
 
 
@@ -96,6 +100,8 @@ def attempt_of(row: Row) -> Attempt:
         retry_at=row[21],
         segments=row[22],
         given_up=bool(row[23]),
+        patience=row[24],
+        overdue=bool(row[25]),
     )
 
 

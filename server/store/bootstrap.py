@@ -7,8 +7,8 @@ from sqlmodel import col
 
 from server.model.clock import Micros
 from server.model.configuration import NewApiKey
+from server.model.configuration_tables import ClientAccount, Tenant
 from server.model.enums import Mode, Scope
-from server.model.tables import ClientAccount, Tenant
 from server.store.access import Access, add_api_key
 from server.vault.api_keys import Minted, mint
 

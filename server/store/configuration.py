@@ -1,4 +1,4 @@
-"""Configuration: an immutable snapshot that this process goes by, and every change of accounts and rules.
+"""Configuration: an immutable snapshot that this process goes by, and every change of accounts, rules and templates.
 
 A change raises `config_version` in its transaction and is in this process's snapshot before it is answered. Other
 processes look at the version each second.
@@ -15,8 +15,10 @@ from sqlalchemy import Connection, text
 from server.model.accounts import Account, ProviderType
 from server.model.clock import Micros
 from server.model.configuration import Credential, ProviderChange, Snapshot
+from server.model.configuration_tables import ProviderAccount, RoutingRule
 from server.model.errors import not_found
-from server.model.tables import ProviderAccount, RoutingRule
+from server.model.templates import NO_TEMPLATES, KeptTemplate, Template, TemplateChange, TemplateContent
+from server.store import templates
 from server.store.accounts import Configuring, configure, find_account, list_accounts, remove
 from server.store.database import Database
 from server.store.keys import TenantKeys
@@ -45,6 +47,7 @@ class Configuration:
         self._keys = keys
         self._types = provider_types
         self._looked_up: dict[str, tuple[float, Credential | None]] = {}
+        self._pinned = templates.Pinned()
         self._looking = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._log_epoch = 0
@@ -77,6 +80,8 @@ class Configuration:
             return read_snapshot(connection, self._keys, self._types, self._database.now(connection))
 
         self.snapshot = await self._database.read(read)
+        if epoch != self._log_epoch:
+            self._pinned.clear()
         self._log_epoch = epoch
         self._untold = list(self.on_snapshot)
         self._tell()
@@ -217,6 +222,58 @@ class Configuration:
             return rows, str(change.revision)
 
         return await self.change(job, validate_only=validate_only)
+
+    async def template(self, tenant_id: str, key: str, revision: int = 0) -> KeptTemplate:
+        """The tenant's template as it is, or as it was at a revision. Raises NotFound."""
+        kept = await self._database.read(lambda c: templates.find_template(c, tenant_id, key, revision))
+        if kept is None:
+            raise not_found("template", key)
+        return kept
+
+    async def list_templates(self, tenant_id: str) -> list[KeptTemplate]:
+        """All templates of the tenant, by key."""
+        return await self._database.read(lambda c: templates.list_templates(c, tenant_id))
+
+    async def pinned(self, tenant_id: str, key: str, revision: int) -> Template | None:
+        """What a message says that was accepted with this revision, whatever the template is now; None: never was."""
+        latest = self.snapshot.templates.get(tenant_id, NO_TEMPLATES).get(key)
+        if latest is not None and latest.revision == revision:
+            return latest
+        known = self._pinned.get(tenant_id, key, revision)
+        if known is not None:
+            return known
+        found = await self._database.read(lambda c: templates.read_revision(c, tenant_id, key, revision))
+        if found is not None:
+            self._pinned.keep(tenant_id, found)
+        return found
+
+    async def create_template(self, tenant_id: str, key: str, content: TemplateContent) -> KeptTemplate:
+        """Make a template; the same again is answered as it is kept. Raises AlreadyExists(RESOURCE_EXISTS)."""
+        return await self._change_template(
+            lambda c, now: templates.create(c, self._database.dialect, tenant_id, key, content, now)
+        )
+
+    async def update_template(
+        self, tenant_id: str, key: str, change: TemplateChange, *, etag: str, check: Callable[[TemplateContent], None]
+    ) -> KeptTemplate:
+        """Merge a change into the tenant's template; `check` gets the merged content, and raises Invalid.
+
+        Raises also NotFound, Precondition(ETAG_MISMATCH).
+        """
+        return await self._change_template(lambda c, now: templates.change(c, tenant_id, key, change, etag, check, now))
+
+    async def delete_template(self, tenant_id: str, key: str, etag: str = "") -> KeptTemplate:
+        """Delete the template; as it was. Raises NotFound, Precondition (ETAG_MISMATCH, RESOURCE_IN_USE)."""
+        return await self._change_template(lambda c, now: (templates.remove(c, tenant_id, key, etag, now), True))
+
+    async def _change_template(self, apply: Callable[[Connection, Micros], tuple[KeptTemplate, bool]]) -> KeptTemplate:
+        def job(connection: Connection, now: Micros) -> KeptTemplate:
+            kept, changed = apply(connection, now)
+            if changed:
+                raise_version(connection)
+            return kept
+
+        return await self.change(job)
 
     def _is_known(self, key_id: str) -> bool:
         return key_id in self.snapshot.credentials or time.monotonic() < self._looked_up.get(key_id, (0.0, None))[0]

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import StatementError
@@ -12,7 +12,7 @@ from sqlalchemy.exc import StatementError
 from server.model.clock import Micros
 from server.model.conclude import accepted_event
 from server.model.enums import DueKind, MessageClass
-from server.model.errors import Unavailable
+from server.model.errors import Exhausted, Unavailable
 from server.model.messages import Case, Due, Hold, Message, NewMessage
 from server.model.work import Acceptance, Claim
 from server.store.batches import Answers, Batches
@@ -20,7 +20,7 @@ from server.store.database import Database
 from server.store.dialect import Values
 from server.store.keys import TenantKeys
 from server.store.offers import Offers
-from server.store.replays import Kept, Key, key_of, read_kept, replay
+from server.store.replays import Kept, Key, forget_keys, key_of, read_kept, replay
 from server.store.rows import (
     DUE,
     EVENT_NEW,
@@ -31,7 +31,8 @@ from server.store.rows import (
     event_row,
     message_row,
 )
-from server.store.sealing import seal_content
+from server.store.sealing import seal_content, with_code
+from server.store.verifications import Sending, Verifications
 
 FLUSH_MAX = 200
 
@@ -56,6 +57,14 @@ class _Accepted:
     claim: Claim | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What came of the entries of a flush: by the limits of codes some are refused."""
+
+    accepted: Sequence[_Accepted] = ()
+    refused: Mapping[int, Exhausted] = field(default_factory=dict[int, Exhausted])
+
+
 class Flush:
     """Accepts messages, at most 200 in one transaction, OTP first."""
 
@@ -65,6 +74,7 @@ class Flush:
         self._database = database
         self._keys = keys
         self._boot_id = boot_id
+        self._verifications = Verifications(database, keys)
         self._batches: Batches[NewMessage, Acceptance] = Batches(
             self._flush,
             database.blames_one,
@@ -74,7 +84,7 @@ class Flush:
         )
 
     async def accept(self, new: NewMessage) -> Acceptance:
-        """Answer once the message is durable. Raises AlreadyExists (REQUEST_ID_REUSED), Unavailable."""
+        """Answer once the message is durable. Raises AlreadyExists (REQUEST_ID_REUSED), Exhausted, Unavailable."""
         return await self._batches.submit(new)
 
     async def close(self) -> None:
@@ -86,11 +96,15 @@ class Flush:
         entries = [_Entry(place, news[place], self._assignable(news[place])) for place in sorted(set(firsts))]
         assigned: Counter[MessageClass] = Counter()
         try:
-            accepted = await self._database.write(lambda connection: self._write(connection, entries))
-            assigned = self._hand_over(accepted)
+            written = await self._database.write(lambda connection: self._write(connection, entries))
+            assigned = self._hand_over(written.accepted)
         finally:
             self.offers.settle(assigned)
-        return await self._answers(news, firsts, {new.place: new.message for new in accepted})
+        answers = await self._answers(news, firsts, {new.place: new.message for new in written.accepted})
+        for place, first in enumerate(firsts):
+            if first in written.refused and news[place].fingerprint == news[first].fingerprint:
+                answers[place] = written.refused[first]
+        return answers
 
     def _assignable(self, new: NewMessage) -> bool:
         return (
@@ -107,23 +121,46 @@ class Flush:
                 loop.call_soon(self.on_assigned, claim)
         return Counter(claim.case.message.message_class for claim in claims)
 
-    def _write(self, connection: Connection, entries: Sequence[_Entry]) -> list[_Accepted]:
-        """Write the messages whose key is new; the others are left out."""
+    def _write(self, connection: Connection, entries: Sequence[_Entry]) -> _Written:
+        """Write the messages whose key is new and that no limit refuses; the others are left out."""
         read_at = time.monotonic()
         now = self._database.now(connection)
-        prepared = sorted((self._prepare(entry, now, read_at) for entry in entries), key=lambda new: new.message.id)
+        prepared = [self._prepare(entry, now, read_at) for entry in entries if entry.new.otp is None]
         taken = self._take_keys(connection, entries, now)
         accepted = [new for new in prepared if new.place not in taken]
+        coded = [entry for entry in entries if entry.new.otp is not None and entry.place not in taken]
+        refused: Mapping[int, Exhausted] = {}
+        if coded:
+            sent, refused = self._send_codes(connection, coded)
+            accepted += sent
         if accepted:
-            self._insert(connection, accepted)
-        return accepted
+            self._insert(connection, sorted(accepted, key=lambda new: new.message.id))
+        return _Written(accepted, refused)
+
+    def _send_codes(
+        self, connection: Connection, entries: Sequence[_Entry]
+    ) -> tuple[list[_Accepted], Mapping[int, Exhausted]]:
+        """The messages that carry a code, and the calls that are refused: their keys are free again."""
+        read_at = time.monotonic()
+        rulings = self._verifications.rule(connection, {entry.place: entry.new for entry in entries})
+        refused = {place: ruling for place, ruling in rulings.items() if isinstance(ruling, Exhausted)}
+        news = {entry.place: entry.new.message for entry in entries if entry.place in refused}
+        forget_keys(connection, self._database.dialect, [key_of(new) for new in news.values() if new.request_id])
+        accepted = [
+            self._prepare(_coded(entry, ruling), ruling.at, read_at)
+            for entry in entries
+            if isinstance(ruling := rulings[entry.place], Sending)
+        ]
+        return accepted, refused
 
     def _take_keys(self, connection: Connection, entries: Sequence[_Entry], now: Micros) -> set[int]:
         """The places of those whose key belongs to another message already."""
         keyed = [entry for entry in entries if entry.new.message.request_id]
         if not keyed:
             return set()
-        rows = sorted((*key_of(entry.new.message), entry.new.message.id, entry.new.fingerprint, now) for entry in keyed)
+        rows = sorted(
+            (*key_of(entry.new.message), entry.new.message.id, entry.new.fingerprint, now, "") for entry in keyed
+        )
         won = self._database.dialect.insert_new(connection, IDEMPOTENCY, rows, "message_id")
         return {entry.place for entry in keyed if entry.new.message.id not in won}
 
@@ -147,7 +184,7 @@ class Flush:
             False,
         )
         hold = Hold(due.worker, due.epoch)
-        claim = Claim(Case(message), hold, now, read_at, content) if due.worker else None
+        claim = Claim(Case(message), hold, now, read_at, with_code(vault, content)) if due.worker else None
         return _Accepted(entry.place, message, due, row, claim)
 
     def _due(self, entry: _Entry, now: Micros) -> Due:
@@ -170,6 +207,7 @@ class Flush:
     async def _answers(
         self, news: Sequence[NewMessage], firsts: Sequence[int], accepted: Mapping[int, Message]
     ) -> list[Acceptance | Exception]:
+        """In the order of the calls; those whose first was not accepted get what their key belongs to."""
         kept = {
             key_of(news[place].message): Kept(message, news[place].fingerprint) for place, message in accepted.items()
         }
@@ -200,6 +238,18 @@ def _timed(message: Message, now: Micros) -> Message:
     """Its life is counted by the database's clock, as its expiry will be: no caller's or replica's clock matters."""
     late = 0 if message.schedule_at else now - message.created_at
     return replace(message, created_at=now, updated_at=now, expires_at=message.expires_at + late)
+
+
+def _coded(entry: _Entry, sending: Sending) -> _Entry:
+    """The message with its code; it lives as long as its verification, whenever that began."""
+    new, verification = entry.new, sending.verification
+    message = replace(
+        new.message,
+        verification_id=verification.id,
+        created_at=sending.at,
+        expires_at=verification.expires_at,
+    )
+    return replace(entry, new=replace(new, message=message, content=replace(new.content, code=sending.code)))
 
 
 def _firsts(news: Sequence[NewMessage]) -> list[int]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlmodel import col
 
 from server.model.clock import Micros
-from server.model.tables import TenantKey
+from server.model.configuration_tables import TenantKey
 from server.store.database import Database
 from server.store.dialect import UnsafeDatabase
 from server.vault.vault import TenantVault, Unopenable, Vault, WrappedKey

@@ -10,8 +10,9 @@ from sqlmodel import col
 from server.model.clock import Micros
 from server.model.enums import Channel
 from server.model.errors import not_found
-from server.model.messages import Case, Event, Message
-from server.model.tables import METADATA, Idempotency, SandboxMessage
+from server.model.explanation import Explanation
+from server.model.messages import Case, Content, Event, Message
+from server.model.tables import METADATA, ExplanationRow, Idempotency, SandboxMessage
 from server.model.watching import Filter
 from server.model.work import SandboxCopy
 from server.store.cases import read_cases
@@ -19,8 +20,8 @@ from server.store.database import Database
 from server.store.filters import wanted_rows
 from server.store.keys import TenantKeys
 from server.store.log import own_events
-from server.store.rows import DUE, MESSAGE, due_of, message_of
-from server.store.sealing import open_copy
+from server.store.rows import DUE, MESSAGE, due_of, explanation_of, message_of
+from server.store.sealing import open_content, open_copy
 from server.vault.vault import TenantVault, Unopenable
 
 _MESSAGE = METADATA.tables["message"]
@@ -51,6 +52,10 @@ class Reading:
         self._database = database
         self._keys = keys
 
+    async def now(self) -> Micros:
+        """The database's clock, by which everything is planned."""
+        return await self._database.read(self._database.now)
+
     async def message(
         self, tenant_id: str, *, tracking_id: str = "", client_id: str = "", request_id: str = ""
     ) -> Case:
@@ -63,12 +68,35 @@ class Reading:
 
     async def status(
         self, tenant_id: str, *, tracking_id: str = "", client_id: str = "", request_id: str = ""
-    ) -> tuple[Case, list[Event]]:
-        """As `message`, with the message's events in order, of one moment: the last event made the state what it is."""
+    ) -> tuple[Case, list[Event], Explanation | None]:
+        """As `message`, with its events in order, of one moment: the last event made the state what it is.
 
-        def read(connection: Connection) -> tuple[Case, list[Event]]:
+        And why it took its way, as of the last time that its route was planned; None where it never was.
+        """
+
+        def read(connection: Connection) -> tuple[Case, list[Event], Explanation | None]:
             case = self._case(connection, tenant_id, tracking_id, client_id, request_id)
-            return case, own_events(connection, tenant_id, case.message.id, 0)
+            message_id = case.message.id
+            return (
+                case,
+                own_events(connection, tenant_id, message_id, 0),
+                _explanation(connection, tenant_id, message_id),
+            )
+
+        return await self._database.read(read)
+
+    async def opened(self, tenant_id: str, tracking_id: str) -> tuple[Case, Content | None]:
+        """A message with its attempts and its content; None for what was erased or does not open. Raises NotFound."""
+        vault = await self._keys.ready(tenant_id)
+
+        def read(connection: Connection) -> tuple[Case, Content | None]:
+            case = self._case(connection, tenant_id, tracking_id, "", "")
+            this = (_MESSAGE.c.tenant_id == tenant_id, _MESSAGE.c.id == case.message.id)
+            body, recipient = connection.execute(select(_MESSAGE.c.body, _MESSAGE.c.recipient).where(*this)).one()
+            try:
+                return case, open_content(vault, case.message.id, body, recipient)
+            except Unopenable:
+                return case, None
 
         return await self._database.read(read)
 
@@ -130,6 +158,12 @@ def _place(created_at: Micros, message_id: str, attempt: int) -> str:
 def _is_of(connection: Connection, tenant_id: str, message_id: str) -> bool:
     this = (_MESSAGE.c.tenant_id == tenant_id, _MESSAGE.c.id == message_id)
     return connection.execute(select(_MESSAGE.c.id).where(*this)).one_or_none() is not None
+
+
+def _explanation(connection: Connection, tenant_id: str, message_id: str) -> Explanation | None:
+    this = (col(ExplanationRow.tenant_id) == tenant_id, col(ExplanationRow.message_id) == message_id)
+    content = connection.execute(select(col(ExplanationRow.content)).where(*this)).scalar_one_or_none()
+    return explanation_of(content) if content else None
 
 
 def _sent_under(connection: Connection, tenant_id: str, client_id: str, request_id: str) -> str:

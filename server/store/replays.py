@@ -10,6 +10,8 @@ from server.model.messages import Message, NewMessage
 from server.model.work import Acceptance
 from server.store.cases import read_cases
 from server.store.dialect import Dialect
+from server.store.rows import IDEMPOTENCY
+from server.store.tuples import among_tuples, flat
 
 Key = tuple[str, str, str, str]
 """(tenant, client, kind, request_id)."""
@@ -30,11 +32,10 @@ def key_of(message: Message) -> Key:
 
 def read_kept(connection: Connection, dialect: Dialect, keys: Sequence[Key]) -> dict[Key, Kept]:
     """What these keys belong to; those that belong to nothing are left out."""
-    one = f"({', '.join([dialect.mark] * 4)})"
     rows = connection.exec_driver_sql(
         "SELECT tenant_id, client_id, kind, request_id, message_id, fingerprint FROM idempotency "  # noqa: S608
-        f"WHERE (tenant_id, client_id, kind, request_id) IN (VALUES {', '.join([one] * len(keys))})",
-        tuple(value for key in keys for value in key),
+        f"WHERE {among_tuples(dialect, IDEMPOTENCY.key, len(keys))}",
+        flat(keys),
     ).all()
     cases = read_cases(connection, dialect, [row.message_id for row in rows])
     return {
@@ -44,6 +45,13 @@ def read_kept(connection: Connection, dialect: Dialect, keys: Sequence[Key]) -> 
         for row in rows
         if row.message_id in cases
     }
+
+
+def forget_keys(connection: Connection, dialect: Dialect, keys: Sequence[Key]) -> None:
+    """Take back keys that this transaction took: their calls were refused and may come again."""
+    if keys:
+        these = among_tuples(dialect, IDEMPOTENCY.key, len(keys))
+        connection.exec_driver_sql(f"DELETE FROM idempotency WHERE {these}", flat(keys))  # noqa: S608
 
 
 def replay(new: NewMessage, kept: Kept | None) -> Acceptance | Exception:

@@ -13,6 +13,7 @@ from server.model.enums import (
     EventKind,
     FailureReason,
     MessageClass,
+    MessageKind,
     OnUnconfirmed,
     OutcomeKind,
     State,
@@ -20,6 +21,7 @@ from server.model.enums import (
     Stop,
     Word,
 )
+from server.model.explanation import Candidate, Explanation, RuleLook, Verdict
 from server.model.failures import Failure
 from server.model.messages import Due, Event, Message
 from server.store.dialect import Columns, Values, columns
@@ -61,6 +63,11 @@ MESSAGE = Columns(
         "updated_at",
         "expires_at",
         "done_at",
+        "scenario",
+        "template_key",
+        "template_revision",
+        "message_kind",
+        "verification_id",
     ),
 )
 """What a Message is read from."""
@@ -123,6 +130,7 @@ EVENT = Columns(
 EVENT_NEW = Columns("event", (), (*EVENT.rest, "log_epoch", "xid"))
 IDEMPOTENCY = columns("idempotency")
 SANDBOX_MESSAGE = columns("sandbox_message")
+EXPLANATION = columns("explanation")
 
 
 dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -161,6 +169,11 @@ def message_row(message: Message) -> Values:
         message.updated_at,
         message.expires_at,
         message.done_at,
+        message.scenario,
+        message.template_key,
+        message.template_revision,
+        word(message.message_kind),
+        message.verification_id,
     )
 
 
@@ -216,6 +229,11 @@ def message_of(row: Row, due: Due | None) -> Message:
         updated_at=row[26],
         expires_at=row[27],
         done_at=row[28],
+        scenario=row[29],
+        template_key=row[30],
+        template_revision=row[31],
+        message_kind=MessageKind(row[32]) if row[32] else None,
+        verification_id=row[33],
         due=due,
     )
 
@@ -311,6 +329,32 @@ def failure_of(text: str) -> Failure | None:
         return None
     reason, message, provider_code = json.loads(text)
     return Failure(FailureReason(reason), message, provider_code)
+
+
+def explanation_text(explanation: Explanation) -> str:
+    """An explanation as a column holds it."""
+    return dump(
+        [
+            [(rule.name, rule.matched, rule.why) for rule in explanation.rules],
+            [(c.step, c.channel, c.provider, c.verdict, c.reason, c.detail) for c in explanation.candidates],
+            explanation.country,
+            explanation.operator,
+            explanation.segments,
+            explanation.encoding,
+            explanation.revision,
+        ]
+    )
+
+
+def explanation_of(text: str) -> Explanation:
+    """The explanation in a column."""
+    rules, candidates, *rest = json.loads(text)
+    looked = tuple(RuleLook(*rule) for rule in rules)
+    weighed = tuple(
+        Candidate(step, Channel(channel), provider, Verdict(verdict), reason, detail)
+        for step, channel, provider, verdict, reason, detail in candidates
+    )
+    return Explanation(looked, weighed, *rest)
 
 
 def _tags_of(text: str) -> tuple[str, ...]:

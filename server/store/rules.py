@@ -1,14 +1,17 @@
 """Routing rules as rows: a tenant's set has one revision, which every change raises."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlmodel import col
 
 from server.model.clock import Micros
+from server.model.configuration_tables import RoutingRule, RuleSet
+from server.model.enums import Channel, MessageClass, State, Strategy
 from server.model.errors import invalid_field, not_found
-from server.model.tables import RoutingRule, RuleSet
+from server.model.routing import Match, Rule, Step
 from server.store.accounts import etag_mismatch
 from server.store.dialect import Dialect, columns
 
@@ -30,6 +33,43 @@ def read_rules(
     of_tenant = col(RuleSet.tenant_id) == tenant_id
     revision = connection.execute(select(col(RuleSet.revision)).where(of_tenant)).scalar_one_or_none()
     return serving, str(revision or 0)
+
+
+def rule_of(row: RoutingRule) -> Rule:
+    """The rule in a row. What a row does not say has its default: older releases said less."""
+    return Rule(
+        name=row.name,
+        intents=tuple(json.loads(row.intents)),
+        steps=tuple(_step(step) for step in json.loads(row.steps)),
+        is_active=row.is_active,
+        priority=row.priority,
+        match=_match(json.loads(row.match)),
+    )
+
+
+def _match(match: Mapping[str, Any]) -> Match:
+    return Match(
+        country_prefixes=tuple(match.get("country_prefixes", ())),
+        operators=tuple(match.get("operators", ())),
+        message_classes=tuple(MessageClass(name) for name in match.get("message_classes", ())),
+        tags=tuple(match.get("tags", ())),
+    )
+
+
+def _step(step: Mapping[str, Any]) -> Step:
+    channel = step.get("channel")
+    return Step(
+        channel=Channel(channel) if channel else None,
+        providers=tuple(step.get("providers", ())),
+        fallback=step.get("fallback", True),
+        sender=step.get("sender", ""),
+        strategy=Strategy(step.get("strategy", Strategy.ORDERED)),
+        weights=step.get("weights", {}),
+        wait_for=State(step.get("wait_for", State.SENT)),
+        timeout=step.get("timeout", 0),
+        application_key=step.get("application_key", ""),
+        template_key=step.get("template_key", ""),
+    )
 
 
 class RuleChange:

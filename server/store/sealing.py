@@ -1,9 +1,10 @@
 """How the content of a message is sealed, and opened again."""
 
 import json
+from dataclasses import astuple, replace
 
 from server.model.enums import Channel, Platform
-from server.model.messages import Content, Recipient
+from server.model.messages import CODE, CodeSource, Content, Recipient
 from server.model.work import SandboxCopy
 from server.store.rows import dump
 from server.vault.vault import TenantVault
@@ -11,7 +12,7 @@ from server.vault.vault import TenantVault
 
 def seal_content(vault: TenantVault, message_id: str, content: Content) -> tuple[bytes, bytes]:
     """The sealed body and the sealed recipient of a message."""
-    body = dump([content.text, content.sender])
+    body = dump(_said(content))
     person = content.recipient
     recipient = dump(
         [
@@ -34,16 +35,42 @@ def open_content(vault: TenantVault, message_id: str, body: bytes, recipient: by
     """What was sealed; None where it has been erased. Raises Unopenable."""
     if not body or not recipient:
         return None
-    text, sender = json.loads(vault.open(body, f"body:{message_id}"))
+    said = json.loads(vault.open(body, f"body:{message_id}"))
     person = json.loads(vault.open(recipient, f"recipient:{message_id}"))
     phone, email, tokens, user_id, username, platform, locale = person
     known = Platform(platform) if platform else None
-    return Content(Recipient(phone, email, tuple(tokens), user_id, username, known, locale), text, sender)
+    return with_code(vault, _content(Recipient(phone, email, tuple(tokens), user_id, username, known, locale), *said))
+
+
+def with_code(vault: TenantVault, content: Content) -> Content:
+    """The content with the parameter CODE filled in where it carries a verification's code. Raises Unopenable."""
+    if content.code is None:
+        return content
+    return replace(content, params={**content.params, CODE: vault.code(content.code)})
+
+
+def _said(content: Content) -> list[object]:
+    """What a message says, as it is sealed; a derived code is never in it."""
+    params = {name: value for name, value in content.params.items() if content.code is None or name != CODE}
+    code = astuple(content.code) if content.code else None
+    return [content.text, content.sender, params, code, content.application_key]
+
+
+def _content(
+    recipient: Recipient,
+    text: str,
+    sender: str,
+    params: dict[str, str] | None = None,
+    code: tuple[str, str, int, int] | None = None,
+    application_key: str = "",
+) -> Content:
+    """The release before this one sealed no more than text and sender."""
+    return Content(recipient, text, sender, params or {}, CodeSource(*code) if code else None, application_key)
 
 
 def seal_copy(vault: TenantVault, message_id: str, copy: SandboxCopy) -> bytes:
     """The sealed content of a sandbox copy."""
-    content = dump([copy.recipient, copy.sender, copy.text])
+    content = dump([copy.recipient, copy.sender, copy.text, copy.subject, copy.template, dict(copy.params)])
     return vault.seal(content.encode(), _about_copy(message_id, copy.attempt))
 
 
@@ -51,8 +78,8 @@ def open_copy(
     vault: TenantVault, message_id: str, attempt: int, channel: Channel, provider: str, content: bytes
 ) -> SandboxCopy:
     """The copy whose content was sealed. Raises Unopenable."""
-    recipient, sender, text = json.loads(vault.open(content, _about_copy(message_id, attempt)))
-    return SandboxCopy(attempt, channel, provider, recipient, sender, text)
+    recipient, sender, text, *rest = json.loads(vault.open(content, _about_copy(message_id, attempt)))
+    return SandboxCopy(attempt, channel, provider, recipient, sender, text, *rest)
 
 
 def _about_copy(message_id: str, attempt: int) -> str:

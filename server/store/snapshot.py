@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, Label, RowMapping, and_, label, or_, select
@@ -14,11 +14,21 @@ from sqlmodel import col
 from server.model.accounts import Account, ProviderType
 from server.model.clock import Micros
 from server.model.configuration import Credential, Snapshot, TenantSettings
-from server.model.enums import Channel, Mode, Scope
-from server.model.routing import Rule, Step
-from server.model.tables import ApiKey, ClientAccount, ConfigVersion, ProviderAccount, RoutingRule, Tenant
+from server.model.configuration_tables import (
+    ApiKey,
+    ClientAccount,
+    ConfigVersion,
+    ProviderAccount,
+    RoutingRule,
+    RuleSet,
+    Tenant,
+)
+from server.model.enums import Mode, Scope
+from server.model.templates import Template
 from server.store.accounts import account_of, open_secrets
 from server.store.keys import TenantKeys
+from server.store.rules import rule_of
+from server.store.templates import read_templates
 from server.vault.vault import Unopenable
 
 _SCOPES = {str(scope): scope for scope in Scope}
@@ -37,12 +47,15 @@ def read_snapshot(connection: Connection, keys: TenantKeys, types: Mapping[str, 
     Rows that do not open are left out of use, and logged.
     """
     keys.load(connection)
+    tenants = {row["tenant_id"]: _tenant(row) for row in connection.execute(_TENANTS).mappings()}
     return Snapshot(
         version=read_version(connection),
-        tenants=MappingProxyType({row["tenant_id"]: _tenant(row) for row in connection.execute(_TENANTS).mappings()}),
+        tenants=MappingProxyType(tenants),
         credentials=MappingProxyType({row["key_id"]: _credential(row) for row in _live_keys(connection, now)}),
         accounts=_grouped((row.tenant_id, _account(row, keys, types)) for row in _accounts(connection)),
-        rules=_grouped((row.tenant_id, _rule(row)) for row in _rules(connection)),
+        rules=_grouped((row.tenant_id, rule_of(row)) for row in _rules(connection)),
+        revisions=MappingProxyType(dict.fromkeys(tenants, "0") | _revisions(connection)),
+        templates=_by_key(read_templates(connection)),
     )
 
 
@@ -73,6 +86,19 @@ def _accounts(connection: Connection) -> list[ProviderAccount]:
 
 def _rules(connection: Connection) -> list[RoutingRule]:
     return [RoutingRule(**row) for row in connection.execute(select(RoutingRule)).mappings()]
+
+
+def _revisions(connection: Connection) -> dict[str, str]:
+    """Of the tenants that ever had rules."""
+    rows = connection.execute(select(col(RuleSet.tenant_id), col(RuleSet.revision)))
+    return {tenant_id: str(revision) for tenant_id, revision in rows}
+
+
+def _by_key(templates: Iterable[tuple[str, Template]]) -> Mapping[str, Mapping[str, Template]]:
+    by_tenant: defaultdict[str, dict[str, Template]] = defaultdict(dict)
+    for tenant_id, template in templates:
+        by_tenant[tenant_id][template.key] = template
+    return MappingProxyType({tenant_id: MappingProxyType(found) for tenant_id, found in by_tenant.items()})
 
 
 def _grouped(nouns: Iterable[tuple[str, _Noun]]) -> Mapping[str, tuple[_Noun, ...]]:
@@ -114,23 +140,3 @@ def _account(row: ProviderAccount, keys: TenantKeys, types: Mapping[str, Provide
     except Unopenable:
         _log.error("the secrets of a provider account do not open", tenant_id=row.tenant_id, account=row.uid)
         return replace(account_of(row, {}, kind), configured=False)
-
-
-def _rule(row: RoutingRule) -> Rule:
-    return Rule(
-        name=row.name,
-        intents=tuple(json.loads(row.intents)),
-        steps=tuple(_step(step) for step in json.loads(row.steps)),
-        is_active=row.is_active,
-        priority=row.priority,
-    )
-
-
-def _step(step: Mapping[str, Any]) -> Step:
-    channel = step.get("channel")
-    return Step(
-        channel=Channel(channel) if channel else None,
-        providers=tuple(step.get("providers", ())),
-        fallback=step.get("fallback", True),
-        sender=step.get("sender", ""),
-    )

@@ -14,7 +14,10 @@ from server.model.enums import DueKind, MessageClass
 from server.model.errors import Unavailable
 from server.model.facts import Fact
 from server.model.messages import Hold, NewMessage
-from server.model.work import Acceptance, Claim, SandboxCopy
+from server.model.otp import Check, Checked
+from server.model.outcomes import Report
+from server.model.reporting import Reference
+from server.model.work import NOTHING_BESIDE, Acceptance, Beside, Claim
 from server.store.access import Access
 from server.store.apply import Apply
 from server.store.bootstrap import bootstrap
@@ -27,8 +30,10 @@ from server.store.keys import TenantKeys
 from server.store.liveness import Liveness
 from server.store.migrations import upgrade
 from server.store.reading import Reading
+from server.store.receipts import Receipts
 from server.store.retention import Retention
 from server.store.timing import Timing
+from server.store.verify import Verify
 from server.store.watch import Watching
 from server.vault.vault import Vault
 
@@ -55,6 +60,8 @@ class Store:
         self._database = database
         self._flush = Flush(database, self.keys, boot_id)
         self._apply = Apply(database, self.keys)
+        self._verify = Verify(database, self.keys, self._apply)
+        self._receipts = Receipts(database, self._apply)
         self._claims = Claims(database, self.keys, boot_id)
         self._liveness = Liveness(database, boot_id, self._apply.apply)
         self._timing = Timing(database, self._apply.apply)
@@ -79,6 +86,7 @@ class Store:
     async def close(self) -> None:
         """Answer who waits, end the watchers, say good-bye to the other workers, and close."""
         await self._flush.close()
+        await self._receipts.close()
         await self._apply.close()
         await self.watching.close()
         await self.access.close()
@@ -99,9 +107,18 @@ class Store:
         """Make the message durable, once for its key; await it under `asyncio.shield`.
 
         Its content is sealed, its indexes are filled in. Raises AlreadyExists (REQUEST_ID_REUSED, metadata
-        `tracking_id`) where the key belongs to another request, Unavailable: repeat with the same key.
+        `tracking_id`) where the key belongs to another request, Exhausted (OTP_COOLDOWN, QUOTA_EXHAUSTED) where a
+        limit refuses a code, Unavailable: repeat with the same key.
         """
         return await self._flush.accept(new)
+
+    async def verify(self, check: Check) -> Checked:
+        """What a check of a code came to, durable and once for its key; await it under `asyncio.shield`.
+
+        Raises AlreadyExists (REQUEST_ID_REUSED) where the key belongs to another check, Exhausted (QUOTA_EXHAUSTED),
+        Unavailable: repeat with the same key.
+        """
+        return await self._verify.verify(check)
 
     def offer(self, message_class: MessageClass, free: int) -> None:
         """Say for how many freshly accepted messages of a class this process has room; replaces the last offer."""
@@ -130,12 +147,26 @@ class Store:
         """How long until `claim` may find something, without what is claimed alone: 0 for now, None for nothing."""
         return await self._claims.next_due(message_class, kinds)
 
-    async def apply(self, message_id: str, fact: Fact, copy: SandboxCopy | None = None) -> Decision | Refused:
+    async def apply(self, message_id: str, fact: Fact, beside: Beside = NOTHING_BESIDE) -> Decision | Refused:
         """What the fact made of the message, durable; the facts of one message are applied in the order of the calls.
 
         Raises Unavailable: then it may or may not have been applied.
         """
-        return await self._apply.apply(message_id, fact, copy)
+        return await self._apply.apply(message_id, fact, beside)
+
+    async def receive(
+        self, account_uid: str, report: Report, message_id: str = "", attempt: int = 0
+    ) -> Decision | Refused | None:
+        """What a provider's report made of its message, durable; None where no attempt is known to be meant: it waits.
+
+        `message_id` and `attempt` are what the URL names that was given to the provider. Raises Unavailable: the report
+        may or may not have been applied, and bears repeating.
+        """
+        return await self._receipts.receive(account_uid, report, Reference(message_id, attempt))
+
+    async def sweep_receipts(self) -> int:
+        """Join a few of the receipts that wait with attempts that are known by now; how many moved a message."""
+        return await self._receipts.sweep()
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """Give back what was claimed and not begun."""

@@ -3,7 +3,7 @@
 import hmac
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from server.model.messages import CodeSource
 from server.vault.ring import KEY_LENGTH, MasterKeys
 
 _FORMAT = b"\x01"
@@ -85,8 +86,11 @@ class TenantVault:
         self.tenant_id = tenant_id
         self._seals = {key_id.encode(): AESGCM(_subkey(key, "seal")) for key_id, key in keys}
         self._current = keys[-1][0].encode()
+        self._derive = {key_id: _subkey(key, "derive") for key_id, key in keys}
+        self._verify = {key_id: _subkey(key, "verify") for key_id, key in keys}
         self._cursor = [_subkey(key, "cursor") for _, key in reversed(keys)]
         self._index = _subkey(keys[0][1], "index")  # never rotated: what is indexed stays findable
+        self._receipt = _subkey(keys[0][1], "receipt")  # nor this: providers keep the URLs that they were given
 
     def seal(self, plaintext: bytes, about: str) -> bytes:
         """Encrypts by AES-256-GCM, bound to the tenant and to what it is about (`body:<message id>`)."""
@@ -112,6 +116,26 @@ class TenantVault:
         """Eight hex digits by which two people can tell whether they mean the same secret; useless without the key."""
         return hmac.digest(self._index, b"fingerprint\x00" + secret.encode(), "sha256").hex()[:8]
 
+    def receipt_token(self, account_uid: str) -> str:
+        """The part of the URL for an account's receipts that nobody can guess: 32 hex digits, always the same."""
+        return hmac.digest(self._receipt, account_uid.encode(), "sha256").hex()[:32]
+
+    @property
+    def code_key(self) -> str:
+        """The id of the key by which new codes are derived."""
+        return self._current.decode()
+
+    def code(self, source: CodeSource) -> str:
+        """The decimal code that belongs to a verification, the same each time. Raises Unopenable: the key is gone."""
+        key = _key_of(self._derive, source.key_id)
+        digest = hmac.digest(key, f"{source.verification_id}\x00{source.generation}".encode(), "sha256")
+        return f"{int.from_bytes(digest[:8], 'big') % 10**source.length:0{source.length}}"
+
+    def code_mac(self, key_id: str, verification_id: str, code: str) -> bytes:
+        """What a code is recognised by, 32 bytes; tells nothing of it without the key. Raises Unopenable."""
+        key = _key_of(self._verify, key_id)
+        return hmac.digest(key, f"{verification_id}\x00{code}".encode(), "sha256")
+
     def sign(self, payload: bytes) -> bytes:
         """The mac of a cursor or page token: 16 bytes."""
         return hmac.digest(self._cursor[0], payload, "sha256")[:_MAC_LENGTH]
@@ -120,6 +144,13 @@ class TenantVault:
         """Whether this tenant signed the payload, under any of its keys. Constant time for each."""
         macs = [hmac.digest(key, payload, "sha256")[:_MAC_LENGTH] for key in self._cursor]
         return any([hmac.compare_digest(mac, expected) for expected in macs])  # noqa: C419 - all are compared
+
+
+def _key_of(keys: Mapping[str, bytes], key_id: str) -> bytes:
+    key = keys.get(key_id)
+    if key is None:
+        raise Unopenable(f"there is no tenant key {key_id!r}")
+    return key
 
 
 def _subkey(key: bytes, purpose: str) -> bytes:

@@ -14,10 +14,12 @@ from angarium.v1.access_service_pb2_grpc import AccessServiceStub
 from angarium.v1.message_pb2 import Recipient
 from angarium.v1.notification_service_pb2 import SendRequest
 from angarium.v1.notification_service_pb2_grpc import NotificationServiceStub
+from angarium.v1.otp_service_pb2_grpc import OtpServiceStub
 from angarium.v1.provider_service_pb2 import ConfigureProviderRequest
 from angarium.v1.provider_service_pb2_grpc import ProviderServiceStub
 from angarium.v1.routing_service_pb2_grpc import RoutingServiceStub
 from angarium.v1.sandbox_service_pb2_grpc import SandboxServiceStub
+from angarium.v1.template_service_pb2_grpc import TemplateServiceStub
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_status import rpc_status
@@ -77,6 +79,8 @@ class Client:
         self.routing: Any = RoutingServiceStub(self.channel)
         self.access: Any = AccessServiceStub(self.channel)
         self.sandbox: Any = SandboxServiceStub(self.channel)
+        self.otp: Any = OtpServiceStub(self.channel)
+        self.templates: Any = TemplateServiceStub(self.channel)
 
 
 class Edge:

@@ -11,6 +11,7 @@ from angarium.v1 import (
     notification_service_pb2 as notifications,
     provider_service_pb2 as providers,
     routing_service_pb2 as routing,
+    template_service_pb2 as templates,
 )
 from grpc import StatusCode
 
@@ -99,11 +100,15 @@ async def test_another_tenant_may_not_be_named(edge: Edge) -> None:
 
 
 async def test_what_is_another_tenants_does_not_exist(edge: Edge) -> None:
-    """Row 8: another tenant's message, account and rule are NOT_FOUND."""
+    """Row 8: another tenant's message, account, rule and template are NOT_FOUND."""
     await edge.tenant("mall")
     inside = await edge.key("send", "read", "configure", tenant_id="mall")
     sent = await edge.operator.notifications.Send(letter(request_id="mine"))
+    theirs = templates.Template(key="login", text="Code")
+    await edge.operator.templates.CreateTemplate(templates.CreateTemplateRequest(template=theirs))
     calls = (
+        inside.templates.GetTemplate(templates.GetTemplateRequest(key="login")),
+        inside.notifications.Send(letter(text=None, template_key="login")),
         inside.notifications.GetStatus(notifications.GetStatusRequest(tracking_id=sent.tracking_id)),
         inside.notifications.GetStatus(notifications.GetStatusRequest(request_id="mine")),
         inside.notifications.Cancel(notifications.CancelRequest(tracking_id=sent.tracking_id)),

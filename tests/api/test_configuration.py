@@ -148,7 +148,7 @@ async def test_types_describe_what_they_need(edge: Edge) -> None:
     """Each type tells its settings; a form can be made of it."""
     operator = edge.operator.providers
     types = (await operator.ListProviderTypes(wire.ListProviderTypesRequest())).provider_types
-    assert [kind.type for kind in types] == ["kavenegar", "sandbox"]
+    assert [kind.type for kind in types] == ["kavenegar", "sandbox", "twilio"]
     by_mail = await operator.ListProviderTypes(wire.ListProviderTypesRequest(channel=CHANNEL_EMAIL))
     assert [kind.type for kind in by_mail.provider_types] == ["sandbox"]
     asked = wire.DescribeProviderTypeRequest(type="kavenegar")
@@ -265,7 +265,7 @@ async def test_doubtful_rules_are_warned_of(edge: Edge) -> None:
     assert list(answer.warnings) == [
         "Rule a, step 1: there is no provider nobody.",
         "Rule a, step 1: the provider kavenegar is not active.",
-        "Rule b is never reached: rule a before it serves every intent.",
+        "Rule b is never reached but as a scenario: rule a serves every message.",
     ]
 
 

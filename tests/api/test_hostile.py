@@ -11,6 +11,7 @@ from angarium.v1 import (
     notification_service_pb2 as notifications,
     provider_service_pb2 as providers,
     routing_service_pb2 as routing,
+    template_service_pb2 as templates,
 )
 from angarium.v1.message_pb2 import NotificationFilter
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
@@ -39,6 +40,9 @@ VALID: dict[str, Message] = {
     "SetRoutingRulesRequest": routing.SetRoutingRulesRequest(
         rules=[routing.RoutingRule(name="r", steps=[routing.RouteStep()])], validate_only=True
     ),
+    "CreateTemplateRequest": templates.CreateTemplateRequest(template=templates.Template(key="t", text="%name%")),
+    "UpdateTemplateRequest": templates.UpdateTemplateRequest(key="t"),
+    "PreviewTemplateRequest": templates.PreviewTemplateRequest(text="%name%"),
     "CreateTenantRequest": access.CreateTenantRequest(tenant_id="mall"),
     "CreateClientRequest": access.CreateClientRequest(client_id="shop"),
     "UpdateClientRequest": access.UpdateClientRequest(client_id="operator"),
@@ -64,12 +68,14 @@ def spoilt(request: Message, text: str, depth: int = 4) -> Iterator[tuple[str, M
             put(copy, field, text)
             yield field.name, copy
         elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-            getattr(copy, field.name)["api_key"] = text
-            yield f"{field.name}[]", copy
-            copy = type(request)()
-            copy.CopyFrom(request)
-            getattr(copy, field.name)[text] = "value"
+            holds_text = field.message_type.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING
+            getattr(copy, field.name)[text] = "value" if holds_text else 1
             yield f"{field.name}[key]", copy
+            if holds_text:
+                copy = type(request)()
+                copy.CopyFrom(request)
+                getattr(copy, field.name)["api_key"] = text
+                yield f"{field.name}[]", copy
         elif field.message_type is not None and depth:
             yield from within(request, field, text, depth)
 

@@ -1,5 +1,7 @@
 """SandboxService, by real stubs, on both engines."""
 
+from typing import Any
+
 from angarium.v1 import access_service_pb2 as access, sandbox_service_pb2 as wire
 from angarium.v1.message_pb2 import CHANNEL_SMS
 
@@ -7,12 +9,12 @@ from server.model.enums import Channel, DueKind, MessageClass
 from server.model.facts import Opening, Settled, Started
 from server.model.messages import Follow
 from server.model.outcomes import Accepted
-from server.model.work import SandboxCopy
+from server.model.work import Beside, SandboxCopy
 from tests.api.edge import Edge, to
 
 
-async def hand_off(edge: Edge, phone: str, text: str) -> str:
-    """A message, claimed, begun and settled as a dispatcher would."""
+async def hand_off(edge: Edge, phone: str, text: str, **shown: Any) -> str:
+    """A message, claimed, begun and settled as a dispatcher would; `shown` is what its copy has beside the text."""
     asked = to(phone=phone)
     asked.text = text
     sent = await edge.operator.notifications.Send(asked)
@@ -31,8 +33,8 @@ async def hand_off(edge: Edge, phone: str, text: str) -> str:
     )
     await store.apply(sent.tracking_id, Started(claim.hold, (opening,)))
     assert claim.content is not None
-    copy = SandboxCopy(1, Channel.SMS, account.name, claim.content.recipient.phone, "SHOP", claim.content.text)
-    await store.apply(sent.tracking_id, Settled(claim.hold, 1, Accepted("p-1")), copy)
+    copy = SandboxCopy(1, Channel.SMS, account.name, claim.content.recipient.phone, "SHOP", claim.content.text, **shown)
+    await store.apply(sent.tracking_id, Settled(claim.hold, 1, Accepted("p-1")), Beside(copy))
     return sent.tracking_id
 
 
@@ -55,6 +57,15 @@ async def test_the_outbox_shows_what_was_said(edge: Edge) -> None:
     rest = await edge.operator.sandbox.PeekOutbox(wire.PeekOutboxRequest(page_size=2, page_token=page.next_page_token))
     assert [m.text for m in (*page.messages, *rest.messages)] == ["Code 2", "Code 1", "Code 0"]
     assert not rest.next_page_token
+
+
+async def test_the_outbox_shows_by_which_template_it_was_said(edge: Edge) -> None:
+    """The subject, the provider's own template and its parameters in the provider's words; empty for mere text."""
+    await hand_off(edge, "09120000111", "Code 1", subject="Login", template="login", params={"token": "1"})
+    await hand_off(edge, "09120000111", "Code 2")
+    plain, templated = (await edge.operator.sandbox.PeekOutbox(wire.PeekOutboxRequest())).messages
+    assert (templated.subject, templated.template_name, dict(templated.params)) == ("Login", "login", {"token": "1"})
+    assert (templated.text, plain.subject, plain.template_name, dict(plain.params)) == ("Code 1", "", "", {})
 
 
 async def test_copies_that_do_not_open_end_no_list(edge: Edge) -> None:

@@ -25,13 +25,15 @@ METHODS: list[MethodDescriptor] = [
 ]
 
 WITHOUT_TENANT = {"WhoAmI", "ListTenants", "SendAndWatch"}
-WITH_REQUEST_ID = {"Send", "GetStatus"}
-READS = {
+WITH_REQUEST_ID = {"Send", "GetStatus", "OtpSend", "OtpVerify"}
+READS: dict[str, set[str]] = {
     "NotificationService": {"GetStatus", "WatchStatus", "ListNotifications"},
     "ProviderService": {"GetProvider", "ListProviderTypes", "DescribeProviderType", "ListProviders"},
-    "RoutingService": {"GetRoutingRules"},
+    "RoutingService": {"GetRoutingRules", "ExplainRoute"},
     "AccessService": {"WhoAmI", "ListTenants", "ListClients", "ListApiKeys"},
     "SandboxService": {"PeekOutbox"},
+    "TemplateService": {"GetTemplate", "ListTemplates", "PreviewTemplate"},
+    "OtpService": set(),
 }
 REDACTED = {
     "Recipient.phone",
@@ -40,6 +42,7 @@ REDACTED = {
     "Recipient.user_id",
     "Recipient.username",
     "NotificationFilter.phone",
+    "SendRequest.params",
     "SendRequest.text",
     "ConfigureProviderRequest.secrets",
     "TestProviderRequest.phone",
@@ -48,8 +51,32 @@ REDACTED = {
     "PeekOutboxRequest.phone",
     "PeekOutboxRequest.email",
     "SandboxMessage.recipient",
+    "SandboxMessage.subject",
     "SandboxMessage.text",
+    "SandboxMessage.params",
+    "Template.text",
+    "TemplateVariant.text",
+    "TemplateVariant.subject",
+    "TemplateVariant.html",
+    "UpdateTemplateRequest.text",
+    "PreviewTemplateRequest.text",
+    "PreviewTemplateRequest.params",
+    "PreviewTemplateResponse.text",
+    "PreviewTemplateResponse.subject",
+    "OtpSendRequest.phone",
+    "OtpSendRequest.email",
+    "OtpSendRequest.params",
+    "OtpSendRequest.user_id",
+    "OtpSendRequest.end_user_ip",
+    "OtpSendRequest.end_user_device",
+    "OtpVerifyRequest.phone",
+    "OtpVerifyRequest.email",
+    "OtpVerifyRequest.code",
+    "ExplainRouteRequest.params",
+    "ExplainRouteRequest.text",
 }
+NAMES_PARAMETERS = {"ProviderTemplate.params"}
+"""Fields that hold the names of parameters and never what they stand for."""
 NAMES_A_PERSON_OR_A_SECRET = re.compile(
     r"(phone|email|device_tokens|device_uids?|user_id|username|end_user_\w+|recipient|allowed_recipients"
     r"|text|subject|html|params|code|secrets?|password)"
@@ -119,7 +146,7 @@ def test_field_1_of_a_request_is_the_tenant() -> None:
 
 
 def test_field_2_of_a_request_is_the_request_id() -> None:
-    """Field 2 of a request is `request_id` on Send and, as a look-up, on GetStatus; elsewhere it is absent."""
+    """Field 2 of a request is `request_id` on Send, OtpSend, OtpVerify and, as a look-up, GetStatus; else absent."""
     for method in METHODS:
         expected = "request_id" if method.name in WITH_REQUEST_ID else None
         assert field_numbered(method.input_type, 2) == expected, method.full_name
@@ -189,7 +216,8 @@ def test_no_field_names_a_person_unmarked() -> None:
     """A field of text whose name speaks of an address, a content or a secret is marked, wherever it stands."""
     for field in all_fields():
         holds_text = field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES) or is_map(field)
-        if holds_text and NAMES_A_PERSON_OR_A_SECRET.fullmatch(field.name):
+        named = NAMES_A_PERSON_OR_A_SECRET.fullmatch(field.name) and short(field.full_name) not in NAMES_PARAMETERS
+        if holds_text and named:
             assert field.GetOptions().debug_redact, field.full_name
 
 
@@ -209,12 +237,18 @@ def test_bools_that_default_to_true_have_presence() -> None:
 
 def test_updates_go_by_presence() -> None:
     """In the requests that change something, every scalar but its identity and etag can be absent."""
-    always = {"tenant_id", "client_id", "name", "type", "etag", "validate_only"}
-    for name in ("ConfigureProviderRequest", "UpdateTenantRequest", "UpdateClientRequest"):
+    always = {"tenant_id", "client_id", "type", "etag", "validate_only"}
+    identities = {
+        "ConfigureProviderRequest": "name",
+        "UpdateTenantRequest": "tenant_id",
+        "UpdateClientRequest": "client_id",
+        "UpdateTemplateRequest": "key",
+    }
+    for name, identity in identities.items():
         message = next(one for one in all_messages() if one.name == name)
         for field in message.fields:
             scalar = field.message_type is None and field.enum_type is None
-            if scalar and not field.is_repeated and field.name not in always:
+            if scalar and not field.is_repeated and field.name not in always | {identity}:
                 assert field.has_presence, field.full_name
 
 
@@ -233,14 +267,15 @@ def test_enums_begin_with_unspecified() -> None:
         assert all(value.name.startswith(prefix) for value in enum.values), enum.full_name
 
 
-def test_maps_are_of_strings() -> None:
-    """A map is `map<string, string>`, so that it has one canonical form."""
+def test_maps_have_strings_for_keys() -> None:
+    """A map is `map<string, string>`, or counts by name in 32 bits: either has one canonical form."""
     maps = [field for field in all_fields() if is_map(field)]
     assert maps
     for field in maps:
         entry = field.message_type
-        types = [part.type for part in entry.fields] if entry is not None else []
-        assert types == [FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_STRING], field.full_name
+        key, value = [part.type for part in entry.fields] if entry is not None else (0, 0)
+        assert key == FieldDescriptor.TYPE_STRING, field.full_name
+        assert value in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_INT32), field.full_name
 
 
 def test_no_integer_has_64_bits() -> None:
@@ -285,6 +320,12 @@ def test_nothing_is_reserved() -> None:
             "SetRoutingRulesRequest",
             '{"rules":[{"name":"otp","intents":["OTP_LOGIN"],"steps":[{"providers":["kavenegar","twilio"]}]}]}',
         ),
+        ("OtpSendRequest", '{"phone":"09120000111","template_key":"otp_login","params":{"token":"1234"}}'),
+        (
+            "CreateTemplateRequest",
+            '{"template":{"key":"otp_login","text":"%CODE%","message_class":"MESSAGE_CLASS_OTP"}}',
+        ),
+        ("UpdateTemplateRequest", '{"key":"otp_login","is_active":false}'),
         ("SendRequest", '{"intent":"OTP_LOGIN","recipient":{"phone":"09120000111"},"text":"1234","ttl":"60s"}'),
     ],
 )

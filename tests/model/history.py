@@ -14,12 +14,13 @@ from server.model.enums import (
     EventKind,
     MessageClass,
     OnUnconfirmed,
+    ReceiptKind,
     State,
     Status,
 )
-from server.model.facts import Fact, LookedUp, Opening, Settled, Started
+from server.model.facts import Fact, Followed, LookedUp, Opening, Receipted, Settled, Started
 from server.model.messages import Attempt, Case, Due, Event, Follow, Hold, Message
-from server.model.outcomes import NeverRegistered, Outcome
+from server.model.outcomes import NeverRegistered, Outcome, Receipt
 from server.model.policy import LIVES, sends_max
 
 START: Micros = 1_700_000_000 * SECOND
@@ -173,8 +174,9 @@ def check_step(before: Case, fact: Fact, after: Case, events: Sequence[Event], n
     _check_state(before, fact, after)
     _check_done(before.message, after)
     _check_due(before, after, now)
+    _check_overdue(before, fact, after, now)
     if isinstance(fact, Started):
-        _check_start(before, fact, now)
+        _check_start(before, fact, after, now)
     for event in events:
         message = after.message
         assert (event.state, event.status, event.done) == (message.state, message.status, message.done)
@@ -231,13 +233,29 @@ def _check_due(before: Case, after: Case, now: Micros) -> None:
         assert due.worker, "whoever handed off holds the message until it is settled"
 
 
-def _check_start(before: Case, fact: Started, now: Micros) -> None:
+def _check_overdue(before: Case, fact: Fact, after: Case, now: Micros) -> None:
+    """Only time makes an attempt overdue, and nothing makes it wait again."""
+    was = {a.number: a.overdue for a in before.attempts}
+    for attempt in after.attempts:
+        assert attempt.overdue >= was.get(attempt.number, False)
+        if attempt.overdue and not was[attempt.number]:
+            assert isinstance(fact, Followed)
+            assert attempt.patience > 0
+            assert now >= attempt.ended_at + attempt.patience
+            assert before.message.stop is None
+
+
+def _check_start(before: Case, fact: Started, after: Case, now: Micros) -> None:
     message = before.message
     assert message.due is not None
     assert message.due.held_by(fact.hold)
     assert message.state not in FINAL
     assert message.stop is None
     assert now < message.expires_at
+    assert not any(a.delivered for a in before.attempts), "a step begins although it has arrived"
+    new = [a for a in after.attempts if a.number > message.attempt_count]
+    awaited = [a for a in before.attempts if a.accepted and not a.overdue]
+    assert not any(a.step < n.step for a in awaited for n in new), "a step begins although a receipt is awaited"
 
 
 def check_log(events: Sequence[Event], message: Message) -> None:
@@ -256,13 +274,28 @@ def check_log(events: Sequence[Event], message: Message) -> None:
 def check_sends(case: Case) -> None:
     """Nobody was handed more that may arrive than the class allows, whatever accounts, channels and steps there are.
 
-    Push and e-mail may be repeated, because their providers or readers fold repeats; they do not license a text.
+    Over one channel to one destination the class decides alone. Over all of them it decides where somebody is in doubt;
+    what is overdue was followed by another channel because the route says so. Push and e-mail may be repeated, because
+    their providers or readers fold repeats; they do not license a text.
     """
     taken = [attempt for attempt in case.attempts if attempt.may_arrive]
-    for token in {attempt.destination for attempt in taken if attempt.channel == Channel.PUSH}:
-        pushed = [a for a in taken if (a.channel, a.destination) == (Channel.PUSH, token)]
-        assert len(pushed) <= sends_max(case.message, Channel.PUSH)
-    others = [attempt for attempt in taken if attempt.channel != Channel.PUSH]
+    for channel, destination in {(attempt.channel, attempt.destination) for attempt in taken}:
+        there = [a for a in taken if (a.channel, a.destination) == (channel, destination)]
+        assert len(there) <= sends_max(case.message, channel), "a second text over one channel"
+    doubtful = [attempt for attempt in taken if not attempt.overdue]
+    others = [attempt for attempt in doubtful if attempt.channel != Channel.PUSH]
     assert len(others) <= max([sends_max(case.message, attempt.channel) for attempt in others], default=0)
-    if len({attempt.channel for attempt in taken}) > 1:
+    if len({attempt.channel for attempt in doubtful}) > 1:
         assert sends_max(case.message, Channel.SMS) > 1, "another channel after an unknown hand-off"
+
+
+def check_late_receipt(case: Case, now: Micros) -> None:
+    """Whatever was taken, or may have been: a report now that it arrived makes the message DELIVERED, and ends it."""
+    for attempt in case.attempts:
+        if not (attempt.may_arrive or attempt.undelivered) or attempt.delivered:
+            continue
+        told = decide(case, Receipted(attempt.number, Receipt(ReceiptKind.DELIVERED)), now)
+        assert isinstance(told, Decision)
+        assert (told.message.state, told.message.done, told.message.due) == (State.DELIVERED, True, None)
+        hold = Hold(case.message.due.worker, case.message.due.epoch) if case.message.due else Hold("w", 0)
+        assert decide(Case(told.message, case.attempts), Started(hold, (opening_of(step=9),)), now) == Refused("FINAL")

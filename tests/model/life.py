@@ -1,6 +1,7 @@
 """A random life of one message: a tape of bytes decides what workers, providers and callers do next."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from hypothesis import note
@@ -19,7 +20,9 @@ from server.model.enums import (
     ReceiptKind,
     State,
     Stop,
+    Strategy,
 )
+from server.model.explanation import Verdict
 from server.model.facts import (
     Fact,
     Followed,
@@ -50,9 +53,9 @@ from server.model.outcomes import (
     rejected,
     unavailable,
 )
-from server.model.plan import Go, Nothing, Plan, Wait, plan
-from server.model.routing import Hop, Route
-from tests.model.history import START, History, check_sends, message_of, opening_of
+from server.model.plan import Go, Nothing, Plan, Wait, plan, survey
+from server.model.routing import Route, Rule, Step, asked_of, route_for
+from tests.model.history import START, History, check_late_receipt, check_sends, message_of, opening_of
 
 PEOPLE = (
     Recipient(phone="+989120000111"),
@@ -83,6 +86,7 @@ OUTCOMES = (
     rejected(Refusal.REQUEST),
 )
 LOOK_UPS = (NoAnswer(), Found("p1"), NeverRegistered())
+TIMEOUTS: tuple[Micros, ...] = (SECOND, 20 * SECOND, 5 * MINUTE, 20 * HOUR)
 SPANS: tuple[Micros, ...] = (1, SECOND, 5 * SECOND, MINUTE, 6 * MINUTE, 2 * HOUR)
 TURNS_MAX = 60
 TURNS_AFTER_DONE = 4
@@ -105,19 +109,24 @@ class Tape:
 
 
 class Life:
-    """One message from acceptance to its end."""
+    """One message from acceptance to its end.
 
-    def __init__(self, tape: bytes) -> None:
+    `taken`: providers mostly take it, and its steps wait for receipts that mostly do not come in time.
+    """
+
+    def __init__(self, tape: bytes, *, taken: bool = False) -> None:
         self.tape = Tape(tape)
+        self._taken = taken
         choose = self.tape.choose
-        self.content = Content(choose(PEOPLE), "text")
-        self.route = self._any_route()
+        self.content = Content(choose(PEOPLE[1:] if taken else PEOPLE), "text")
         state = choose([State.ACCEPTED, State.SCHEDULED])
-        self.history = History(message_of(choose([*MessageClass]), choose([*OnUnconfirmed]), state=state))
+        message = message_of(choose([*MessageClass]), choose([*OnUnconfirmed]), state=state)
+        self.history = History(replace(message, scenario=choose(["", "followed"])))
+        self.route = self._any_route()
         self._given_up_on: Sequence[Attempt] | None = None
         note(f"{self.history.message}\n{self.content.recipient}")
         for hop in self.route.hops:
-            note(f"  {hop.step} {hop.channel} {hop.account.name} {hop.account.follow}")
+            note(f"  {hop.step} {hop.channel} {hop.account.name} {hop.wait_for} {hop.timeout} {hop.account.follow}")
 
     def play(self) -> None:
         """Random turns; then patience alone must bring the message to its end."""
@@ -146,6 +155,7 @@ class Life:
         else:
             choose([self._work] * 12 + [self._crash] + always)()
         self._say_what_is_stale()
+        check_late_receipt(self.history.case, self.history.now)
 
     def _wait(self) -> None:
         self.history.now += self.tape.choose(SPANS)
@@ -164,7 +174,8 @@ class Life:
         self._settled(self.tape.choose(self.history.attempts))
 
     def _settled(self, attempt: Attempt) -> None:
-        outcome, choose = self.tape.choose(OUTCOMES), self.tape.choose
+        choose = self.tape.choose
+        outcome = choose(OUTCOMES + (Accepted("p1"),) * 20 * self._taken)
         early = (choose(RECEIPTS),) if isinstance(outcome, Accepted) and choose([0, 0, 0, 1]) else ()
         jitter = choose([0.5, 0.0, 0.999])
         told = self.tell(Settled(Hold("w", attempt.epoch), attempt.number, outcome, jitter, early))
@@ -241,7 +252,16 @@ class Life:
                 assert isinstance(decide(self.history.case, fact, self.history.now), Refused)
 
     def plan(self, health: Health) -> Plan:
-        return plan(self.history.case, self.content, self.route, Mode.LIVE, health, self.history.now)
+        """The plan; its reasons tell the same, and nothing of a message that is over, stopped or not due."""
+        case, now = self.history.case, self.history.now
+        found = plan(case, self.content, self.route, Mode.LIVE, health, now)
+        told = survey(case, self.content, self.route, Mode.LIVE, health, now)
+        goes = case.message.stop is None and self.history.kind == DueKind.SEND
+        assert told.plan == found if goes else isinstance(told.plan, Nothing)
+        chosen = [c for c in told.explanation.candidates if c.verdict == Verdict.CHOSEN]
+        going = [told.plan.hop] if isinstance(told.plan, Go) else []
+        assert [(c.step, c.channel, c.provider) for c in chosen] == [(h.step, h.channel, h.account.name) for h in going]
+        return found
 
     def tell(self, fact: Fact) -> Decision | Refused:
         before = self.history.message.state
@@ -253,6 +273,8 @@ class Life:
         return told
 
     def _opening(self, go: Go, destination: int) -> Opening:
+        """With the plan's patience, or the step's own, which the plan had cut where no step could follow."""
+        waits = go.hop.timeout if go.hop.wait_for == State.DELIVERED else 0
         return opening_of(
             go.hop.account.name,
             destination,
@@ -261,17 +283,32 @@ class Life:
             deadline=self.history.now + 8 * SECOND,
             follow=go.hop.account.follow,
             behind=go.behind,
+            patience=self.tape.choose([go.patience, waits]),
         )
 
     def _any_route(self) -> Route:
         choose = self.tape.choose
         follows = {name: choose(FOLLOWS) for name in "abc"}
-        hops: list[Hop] = []
-        for step in range(1, choose([1, 1, 2, 3]) + 1):
-            channel, names = choose(CHANNELS), choose(["a", "ab", "abc", "b", "c", "bca"])
-            accounts = (Account("t1", f"uid-{name}", name, "x", CHANNELS, follow=follows[name]) for name in names)
-            hops += [Hop(step, channel, account) for account in accounts]
-        return Route("r", tuple(hops))
+        accounts = [Account("t1", f"uid-{name}", name, "x", CHANNELS, follow=follows[name]) for name in "abc"]
+        rule = Rule(
+            "followed", steps=tuple(self._any_step() for _ in range(choose([2, 3] if self._taken else [1, 1, 2, 3])))
+        )
+        asked = asked_of(self.history.message, self.content)
+        return route_for((Rule("before", priority=-1), rule) if asked.scenario else (rule,), accounts, asked)
+
+    def _any_step(self) -> Step:
+        choose = self.tape.choose
+        waits_for = choose([State.SENT, *[State.DELIVERED] * (8 if self._taken else 1)])
+        timeout = choose(TIMEOUTS) if waits_for == State.DELIVERED else choose([0, *TIMEOUTS])
+        return Step(
+            channel=choose(CHANNELS),
+            providers=tuple(choose(["a", "ab", "abc", "b", "c", "bca"])),
+            fallback=choose([*[True] * (12 if self._taken else 3), False]),
+            strategy=choose([*Strategy]),
+            weights={"a": choose([0, 1, 5])},
+            wait_for=waits_for,
+            timeout=timeout,
+        )
 
     def _any_health(self) -> Health:
         """Mostly all open; else accounts closed for an hour or until after the message, or out of budget."""

@@ -34,6 +34,16 @@ def test_every_life_keeps_the_promises(tape: bytes) -> None:
     Life(tape).play()
 
 
+@settings(max_examples=3000)
+@given(st.binary(min_size=60, max_size=400))
+def test_every_life_in_which_steps_wait_for_receipts_keeps_the_promises(tape: bytes) -> None:
+    """Where most is taken and receipts are late: no second text over a channel that the class forbids it.
+
+    A late receipt makes it DELIVERED at any moment, and no step begins after it: `check_late_receipt`.
+    """
+    Life(tape, taken=True).play()
+
+
 @pytest.mark.parametrize(("attempts", "length_max"), [(1, 7), (2, 4)])
 @pytest.mark.parametrize("outcome", [Accepted("p1"), ambiguous()])
 def test_receipts_end_the_same_in_any_order(attempts: int, length_max: int, outcome: Outcome) -> None:

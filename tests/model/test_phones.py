@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from server.model.phones import PHONE_LENGTH_MAX, BadPhone, country_of, hint_of, to_e164
+from server.model.phones import PHONE_LENGTH_MAX, BadPhone, country_of, hint_of, operator_of, to_e164
 
 GOOD = "+989120000111"
 
@@ -138,3 +138,19 @@ def test_a_hint_shows_country_code_and_four_digits_at_most(prefix: str, rest: st
     assert len(end) <= 4
     assert number.endswith(end)
     assert len(number) - len(code) - len(end) >= 3
+
+
+@pytest.mark.parametrize(
+    ("e164", "operator"),
+    [
+        ("+989120000111", "MCI"),
+        ("+989351112222", "Irancell"),
+        ("+989201112222", "Rightel"),
+        ("+447400123456", "Three"),
+        ("+12025550123", ""),
+        ("+982188776655", ""),
+    ],
+)
+def test_the_operator_of_a_prefix_is_named(e164: str, operator: str) -> None:
+    """As the numbering plans have it, without the country that some names begin with; "" where that is not known."""
+    assert operator_of(e164) == operator

@@ -6,11 +6,12 @@ import pytest
 
 from server.model.accounts import Account
 from server.model.configuration import TenantSettings
-from server.model.enums import Channel, MessageClass, Mode, State
-from server.model.errors import AngariumError, Invalid, Precondition, Reason
-from server.model.messages import Content, Message, NewMessage, Recipient
+from server.model.enums import Channel, MessageClass, MessageKind, Mode, State
+from server.model.errors import AngariumError, Invalid, NotFound, Precondition, Reason
+from server.model.messages import CodeSource, Content, Message, NewMessage, Recipient
 from server.model.reach import require_reach
 from server.model.routing import Rule, Step
+from server.model.templates import NO_TEMPLATES, ProviderTemplate, Template, Variant, beside
 
 LIVE = TenantSettings("shop", Mode.LIVE, is_active=True)
 SANDBOX = TenantSettings("shop", Mode.SANDBOX, is_active=True)
@@ -81,7 +82,7 @@ def test_what_cannot_go_out(
 ) -> None:
     """Each way in which nobody can be reached has its reason."""
     with pytest.raises((Precondition, Invalid)) as refused:
-        require_reach(asked, tenant, rules, accounts)
+        require_reach(asked, tenant, rules, accounts, NO_TEMPLATES)
     assert reason(refused.value) == expected
 
 
@@ -108,6 +109,87 @@ def test_what_can(
     segments: int,
 ) -> None:
     """A message with a way out gets its rule and its parts, and is otherwise as it was."""
-    found = require_reach(asked, tenant, rules, accounts)
+    found = require_reach(asked, tenant, rules, accounts, NO_TEMPLATES)
     assert (found.message.rule, found.message.segments) == (rule, segments)
     assert found == replace(asked, message=replace(asked.message, rule=rule, segments=segments))
+
+
+LOGIN = Template(
+    "login",
+    1,
+    "Code %CODE% of %shop%",
+    variants=(Variant("", Channel.EMAIL, "%CODE% " * 300),),
+    provider_templates=(ProviderTemplate("kept", "login", {"token": "CODE"}),),
+)
+KEPT = account("kept", Channel.SMS)
+DERIVED = CodeSource("v", "k", 1, 6)
+
+
+def templated(kind: MessageKind | None = None, recipient: Recipient = PHONE, **fields: object) -> NewMessage:
+    asked = new(recipient=recipient, text="")
+    content = replace(asked.content, params={"shop": "Mall"}, code=DERIVED)
+    return replace(asked, message=replace(asked.message, message_kind=kind), content=replace(content, **fields))
+
+
+def segments(
+    asked: NewMessage, *accounts: Account, own: Template | None = LOGIN, rules: list[Rule] | None = None
+) -> int:
+    """The parts that the message is accepted with; a tenant's other template is `loud`. A text has none of its own."""
+    others = {"loud": Template("loud", 1, "%CODE%" * 300)}
+    mine = None if asked.content.text else own
+    return require_reach(asked, LIVE, rules or [], accounts, beside(others, mine)).message.segments
+
+
+def test_a_code_that_is_not_yet_derived_takes_its_room() -> None:
+    """The parts are those of the first SMS that goes out, with a code of its length in it."""
+    fits = Template("t", 1, "%CODE%" + "x" * 154)
+    assert segments(templated(), SMS, own=fits) == 1
+    assert segments(templated(code=replace(DERIVED, length=7)), SMS, own=fits) == 2
+    assert segments(templated(recipient=EMAIL), MAIL) == 0
+
+
+def test_an_account_that_can_not_say_it_does_not_count() -> None:
+    """Without a template of their own, accounts are passed over where one is asked for; without a text, where not."""
+    only_kept = replace(LOGIN, text="")
+    assert segments(templated(MessageKind.PROVIDER_TEMPLATED), SMS, KEPT) == 1
+    assert segments(templated(), SMS, KEPT, own=only_kept) == 0
+    for refused in (
+        (templated(MessageKind.PROVIDER_TEMPLATED), SMS, LOGIN),
+        (templated(MessageKind.TEXT), KEPT, only_kept),
+        (templated(), SMS, only_kept),
+        (templated(), SMS, None),
+    ):
+        asked, by_account, own = refused
+        with pytest.raises(Precondition) as no_way:
+            segments(asked, by_account, own=own)
+        assert no_way.value.reason == Reason.NO_ROUTE
+
+
+def test_too_many_parts_are_the_parameters_fault() -> None:
+    """Of a text the text is to blame; what a provider's own template makes of parameters nobody here can count."""
+    with pytest.raises(Invalid) as long:
+        segments(templated(params={"shop": "س" * 671}), SMS)
+    assert [violation.field for violation in long.value.violations] == ["params"]
+    assert segments(templated(params={"shop": "س" * 671}), KEPT) > 10
+
+
+def test_a_rule_that_is_asked_for_by_name() -> None:
+    """One that there is not is NOT_FOUND; one that is switched off is no route."""
+    asked = new()
+    asked = replace(asked, message=replace(asked.message, scenario="r"))
+    with pytest.raises(NotFound) as missing:
+        segments(asked, SMS)
+    assert missing.value.metadata == {"resource": "routing_rule"}
+    with pytest.raises(Precondition) as off:
+        segments(asked, SMS, rules=[Rule("r", steps=(Step(),), is_active=False)])
+    assert off.value.reason == Reason.NO_ROUTE
+    assert segments(asked, SMS, rules=[Rule("r", ("PAID",), (Step(),))]) == 1
+
+
+def test_a_step_says_it_by_a_template_of_its_own() -> None:
+    """The parts are those of the step's template; a step whose template is gone can say nothing."""
+    steps = (Step(template_key="loud"), Step(template_key="gone"))
+    with pytest.raises(Invalid):
+        segments(templated(), SMS, rules=by(*steps))
+    with pytest.raises(Precondition):
+        segments(templated(), SMS, rules=by(*steps[1:]))

@@ -1,13 +1,17 @@
 """Which route a message takes by the rules and accounts of its tenant."""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 import pytest
 
 from server.model.accounts import Account
-from server.model.enums import Channel
+from server.model.enums import Channel, MessageClass, State, Strategy
 from server.model.messages import Recipient
-from server.model.routing import Route, Rule, Step, by_priority, route_for, rule_for
+from server.model.routing import Asked, Match, Route, Rule, Step, by_priority, route_for, rule_for
 
 PERSON = Recipient(phone="+989120000111", email="a@example.test", device_tokens=("t0",), username="a")
 SMS, EMAIL, PUSH, VOICE = (Channel.SMS,), (Channel.EMAIL,), (Channel.PUSH,), (Channel.VOICE,)
@@ -20,11 +24,17 @@ def account(name: str, channels: tuple[Channel, ...] = SMS, **changes: Any) -> A
 def routed(
     *accounts: Account,
     rules: tuple[Rule, ...] = (),
-    intent: str = "otp",
     recipient: Recipient = PERSON,
     wanted: Channel | None = None,
+    **asked: Any,
 ) -> Route:
-    return route_for(rules, accounts, intent, recipient, wanted)
+    return route_for(rules, accounts, Asked("otp", recipient, channel=wanted, **asked))
+
+
+def followed(rules: Sequence[Rule], intent: str = "otp", **asked: Any) -> str | None:
+    """The name of the rule that a message follows; None where it follows none."""
+    rule = rule_for(rules, Asked(intent, **{"recipient": PERSON, **asked}))
+    return rule.name if rule else None
 
 
 def told(route: Route) -> list[str]:
@@ -43,9 +53,139 @@ def test_a_rule_is_found_by_intent_and_priority() -> None:
     every = Rule("every", priority=5)
     codes = Rule("codes", ("otp", "login"), priority=7)
     rules = [every, codes, Rule("off", ("otp",), is_active=False, priority=-1)]
-    assert rule_for(rules, "otp") == every
-    assert rule_for([codes, Rule("another", ("otp",), priority=7)], "otp") == Rule("another", ("otp",), priority=7)
-    assert rule_for([codes], "receipt") is None
+    assert followed(rules) == "every"
+    assert followed([codes, Rule("another", ("otp",), priority=7)]) == "another"
+    assert followed([codes], "receipt") is None
+
+
+OTP, BULK = MessageClass.OTP, MessageClass.BULK
+
+
+@pytest.mark.parametrize(
+    ("match", "asked", "holds"),
+    [
+        (Match(), {}, True),
+        (Match(country_prefixes=("44", "98912")), {}, True),
+        (Match(country_prefixes=("44", "98935")), {}, False),
+        (Match(country_prefixes=("98",)), {"recipient": Recipient(email="a@example.test")}, False),
+        (Match(operators=("x", "mci")), {}, True),
+        (Match(operators=("Irancell",)), {}, False),
+        (Match(operators=("IRANCELL",)), {"recipient": Recipient(phone="+989351112222")}, True),
+        (Match(operators=("MCI",)), {"recipient": Recipient(email="a@example.test")}, False),
+        (Match(message_classes=(OTP, BULK)), {"message_class": BULK}, True),
+        (Match(message_classes=(OTP, BULK)), {}, False),
+        (Match(tags=("a", "b")), {"tags": ("z", "b")}, True),
+        (Match(tags=("a", "b")), {"tags": ("z",)}, False),
+        (Match(tags=("a",), message_classes=(OTP,)), {"tags": ("a",)}, False),
+        (Match(("98",), ("MCI",), (OTP,), ("a",)), {"tags": ("a",), "message_class": OTP}, True),
+    ],
+)
+def test_every_field_of_a_match_must_hold_and_of_a_list_one_value(
+    match: Match, asked: dict[str, Any], holds: bool
+) -> None:
+    """Prefix, operator whatever its case, class and tags: a rule of which one does not hold is passed over."""
+    rules = [Rule("matching", match=match), Rule("other", priority=1)]
+    assert followed(rules, **asked) == ("matching" if holds else "other")
+
+
+def test_a_scenario_is_followed_whatever_it_serves() -> None:
+    """By its name, past other rules, intents and matches; one that is switched off or not there leads nowhere."""
+    rules = [Rule("first", priority=-1), Rule("named", ("else",), match=Match(tags=("x",)), steps=(Step(Channel.SMS),))]
+    assert followed(rules, scenario="named") == "named"
+    assert followed(rules, scenario="gone") is None
+    assert followed([replace(rule, is_active=False) for rule in rules], scenario="named") is None
+    assert told(routed(account("a"), rules=tuple(rules), scenario="named")) == ["1 SMS a"]
+    assert told(routed(account("a"), rules=tuple(rules), scenario="gone")) == []
+
+
+def looks(rules: Sequence[Rule], **asked: Any) -> list[str]:
+    found = routed(rules=tuple(rules), **asked).looks()
+    assert sum(look.matched for look in found) <= 1
+    return [f"{look.name} {look.why}" + ("!" if look.matched else "") for look in found]
+
+
+def test_every_rule_is_looked_at() -> None:
+    """In the order in which they are tried, each with the word for why it is followed or passed over."""
+    rules = [
+        Rule("off", is_active=False, priority=1),
+        Rule("intent", ("receipt",), priority=2),
+        Rule("country", match=Match(country_prefixes=("44",)), priority=3),
+        Rule("operator", match=Match(operators=("Irancell",)), priority=4),
+        Rule("class", match=Match(message_classes=(OTP,)), priority=5),
+        Rule("tags", match=Match(tags=("x",)), priority=6),
+        Rule("this", match=Match(operators=("MCI",)), priority=7),
+        Rule("later", priority=8),
+        Rule("late", match=Match(tags=("x",)), priority=9),
+    ]
+    passed = [
+        "off INACTIVE",
+        "intent INTENT",
+        "country COUNTRY",
+        "operator OPERATOR",
+        "class MESSAGE_CLASS",
+        "tags TAGS",
+    ]
+    assert looks(rules[::-1]) == [*passed, "this FOLLOWED!", "later BEHIND", "late TAGS"]
+    assert looks(rules[:6]) == [*passed, " IMPLIED!"]
+    by_name = [f"{rule.name} SCENARIO" for rule in rules]
+    assert looks(rules, scenario="late") == [*by_name[:8], "late SCENARIO!"]
+    assert looks(rules, scenario="off") == ["off INACTIVE", *by_name[1:]]
+    assert looks(rules, scenario="gone") == by_name
+
+
+def test_a_hop_has_what_its_step_says() -> None:
+    """Template, application, sender, and how long to wait for what."""
+    step = Step(
+        Channel.SMS, sender="s", wait_for=State.DELIVERED, timeout=50, application_key="app", template_key="tpl"
+    )
+    (hop,) = routed(account("a"), rules=(Rule("r", steps=(step,)),)).hops
+    assert (hop.sender, hop.wait_for, hop.timeout, hop.application_key, hop.template_key) == (
+        "s",
+        State.DELIVERED,
+        50,
+        "app",
+        "tpl",
+    )
+
+
+def drawn(lot: str, weights: dict[str, int], names: str = "abc") -> str:
+    """The order of a weighted step's accounts for one message, a letter each."""
+    step = Step(Channel.SMS, strategy=Strategy.WEIGHTED, weights=weights)
+    route = routed(*map(account, names), rules=(Rule("r", steps=(step,)),), lot=lot)
+    return "".join(hop.account.name for hop in route.hops)
+
+
+LOTS = [f"m{n}" for n in range(6_000)]
+
+
+@pytest.mark.parametrize("weights", [{}, {"a": 2}, {"a": 7, "b": 2}, {"a": 1000, "b": 10, "c": 1}])
+def test_weighted_accounts_share_the_messages(weights: dict[str, int]) -> None:
+    """Of 6,000 messages each account is the first for its share, within four standard deviations; none by default 1."""
+    shares = Counter(drawn(lot, weights)[0] for lot in LOTS)
+    total = sum(weights.get(name, 1) for name in "abc")
+    for name in "abc":
+        share = weights.get(name, 1) / total
+        assert abs(shares[name] - len(LOTS) * share) <= 4 * sqrt(len(LOTS) * share * (1 - share))
+
+
+def test_the_accounts_behind_the_first_share_likewise() -> None:
+    """Where `a` is first, `b` with weight 3 comes before `c` three times as often as behind it."""
+    behind = Counter(order[1] for lot in LOTS if (order := drawn(lot, {"b": 3}))[0] == "a")
+    assert abs(behind["b"] / behind.total() - 3 / 4) <= 4 * sqrt(3 / 16 / behind.total())
+
+
+def test_a_message_keeps_its_order() -> None:
+    """The same lot draws the same order, and an account that falls away changes that of no others."""
+    for lot in LOTS[:300]:
+        order = drawn(lot, {"a": 3})
+        assert order == drawn(lot, {"a": 3}, "cba")
+        assert order.replace("b", "") == drawn(lot, {"a": 3}, "ac")
+
+
+def test_an_account_without_weight_comes_last() -> None:
+    """0 is for when all others failed."""
+    assert {drawn(lot, {"b": 0})[2] for lot in LOTS[:500]} == {"b"}
+    assert {drawn(lot, {"b": 0, "a": 0})[0] for lot in LOTS[:500]} == {"c"}
 
 
 def test_steps_are_taken_in_order_each_with_its_providers() -> None:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from server.model.clock import HOUR, MINUTE, Micros
+from server.model.clock import HOUR, MINUTE, SECOND, Micros
 from server.model.conclude import Decision
 from server.model.decide import Refused
 from server.model.enums import (
+    Channel,
     FailureReason,
     ReceiptKind,
     State,
@@ -27,7 +28,7 @@ from server.model.facts import (
     WorkerLost,
 )
 from server.model.failures import Failure
-from server.model.messages import Follow, Hold
+from server.model.messages import Behind, Follow, Hold
 from server.model.outcomes import (
     Accepted,
     Found,
@@ -87,6 +88,25 @@ def followed(life: History) -> History:
     return told(life, Followed(life.claim()))
 
 
+def patient() -> History:
+    """Taken; if no receipt comes within 50 s, the next step goes."""
+    life = History(message_of())
+    life.begin(opening_of(follow=FOLLOWED, patience=50 * SECOND, behind=Behind(1, 1, 1)))
+    return told(life, Settled(life.hold, 1, Accepted("p1")))
+
+
+def overdue() -> History:
+    """Those 50 s are over."""
+    return followed(later(patient(), MINUTE))
+
+
+def next_step() -> History:
+    """And the next step is in flight."""
+    life = overdue()
+    life.begin(opening_of("b", step=2, channel=Channel.EMAIL, follow=FOLLOWED, deadline=START + HOUR))
+    return life
+
+
 SCENES: dict[str, Callable[[], History]] = {
     "accepted": accepted,
     "scheduled": lambda: accepted(State.SCHEDULED),
@@ -101,6 +121,9 @@ SCENES: dict[str, Callable[[], History]] = {
     "failed": lambda: settled(rejected(Refusal.RECIPIENT)),
     "expired": lambda: told(later(accepted(), HOUR), Stopped(Stop.EXPIRED)),
     "canceled": lambda: told(accepted(), Stopped(Stop.CANCELED)),
+    "patient": lambda: claimed(patient()),
+    "overdue": lambda: claimed(overdue()),
+    "next_step": next_step,
 }
 
 FACTS: dict[str, Callable[[Hold], Fact]] = {
@@ -170,6 +193,29 @@ verified     -final      -final        -final      -final       -final    -final
 unplannable  -stale      -stale        -stale      -stale       -stale    -stale     -stale
 set_back     -same       -same         -same       -same        -same     -same      -same
 """
+# A step that waits for its receipt before the next one goes.
+WAITING = """
+             patient       overdue       next_step
+started      -stale        SENT:poll     SENDING:send
+accepted     -stale        -stale        -stale
+unavailable  -stale        -stale        -stale
+rejected     -stale        -stale        -stale
+ambiguous    -stale        -stale        -stale
+worker_lost  SENT:poll     SENDING:send  SENT:look_up
+found        -same         -same         -same
+never        -same         -same         -same
+no_answer    -same         -same         -same
+delivered    DELIVERED.    DELIVERED.    DELIVERED.
+undelivered  SENDING:send  SENDING:send  SENDING:send
+other        -same         -same         -same
+followed     SENT:poll     -stale        -stale
+postponed    -stale        SENDING:send  -stale
+cancel       SENT:poll     SENT:poll     SENDING:send
+expired      -same         -same         -same
+verified     DELIVERED.    DELIVERED.    DELIVERED.
+unplannable  -stale        SENT:poll     -stale
+set_back     -same         -same         -same
+"""
 
 
 def cells(table: str) -> list[tuple[str, str, str]]:
@@ -177,9 +223,9 @@ def cells(table: str) -> list[tuple[str, str, str]]:
     return [(scene, row[0], cell) for row in rows for scene, cell in zip(scenes, row[1:], strict=True)]
 
 
-@pytest.mark.parametrize(("scene", "fact", "expected"), [*cells(OPEN), *cells(ENDED)])
+@pytest.mark.parametrize(("scene", "fact", "expected"), [*cells(OPEN), *cells(ENDED), *cells(WAITING)])
 def test_every_fact_in_every_state(scene: str, fact: str, expected: str) -> None:
-    """What a fact makes of a message is as the design's tables say, and each of the 234 pairs is in them."""
+    """What a fact makes of a message is as the design's tables say, and each of the 304 pairs is in them."""
     life = SCENES[scene]()
     before, events = life.case, len(life.events)
     decision = life.tell(FACTS[fact](life.hold if life.held else Hold("boot-1", 1)))
@@ -207,7 +253,7 @@ def test_an_intent_that_is_told_twice_opens_nothing_more() -> None:
 
 def test_the_tables_are_complete() -> None:
     """Every scene meets every fact."""
-    assert {(scene, fact) for scene, fact, _ in (*cells(OPEN), *cells(ENDED))} == {
+    assert {(scene, fact) for scene, fact, _ in (*cells(OPEN), *cells(ENDED), *cells(WAITING))} == {
         (scene, fact) for scene in SCENES for fact in FACTS
     }
 

@@ -9,7 +9,7 @@ from server.model.conclude import Decision
 from server.model.decide import Refused, decide
 from server.model.enums import Channel, DueKind
 from server.model.facts import ClockSetBack, Postponed
-from server.model.messages import Attempt, Case, Due, Hold
+from server.model.messages import Attempt, Case, Due, Follow, Hold
 from tests.model.history import START, message_of
 
 AHEAD = START + HOUR
@@ -82,3 +82,13 @@ def test_times_move_together_and_the_past_stays(ahead: Micros, times: list[Micro
     after = [getattr(found.attempts[0], name) for name in TIMES] + [due_of(found).at]
     for old, new in zip(before, after, strict=True):
         assert new == (old - ahead if old > START else old)
+
+
+def test_patience_is_a_span_and_moves_with_its_attempt() -> None:
+    """A step that had 30 s left to wait for its receipt has 30 s left by the clock that is right."""
+    followed = Follow(pushes=True)
+    told = case(AHEAD + 30 * SECOND, ended_at=AHEAD - 20 * SECOND)
+    told = Case(told.message, tuple(replace(a, patience=50 * SECOND, follow=followed) for a in told.attempts))
+    found = anew(told)
+    (attempt,) = found.attempts
+    assert attempt.ended_at + attempt.patience == due_of(found).at == START + 30 * SECOND

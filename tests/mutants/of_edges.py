@@ -42,4 +42,28 @@ MUTANTS = (
         ),
         ("tests/providers/test_transport.py::test_redirects_are_answers",),
     ),
+    Mutant(
+        "M26a",
+        "A receipt is the provider's or none: nobody looks at its signature.",
+        (
+            Change(
+                "server/providers/twilio_signature.py",
+                "return any(hmac.compare_digest(given, own) for own in signatures)",
+                "return bool(given or signatures)",
+            ),
+        ),
+        ("tests/providers/test_twilio_reports.py::test_what_is_not_signed_is_refused",),
+    ),
+    Mutant(
+        "M26b",
+        "Receipts come by the account's own URL: any token will do.",
+        (
+            Change(
+                "server/hooks/receipts.py",
+                'return hmac.compare_digest(token.encode(errors="replace"), expected.encode()) and uid in self._tokens',
+                "return bool(token or expected) and uid in self._tokens",
+            ),
+        ),
+        ("tests/hooks/test_receipts.py::test_a_url_of_nobody_is_not_found",),
+    ),
 )

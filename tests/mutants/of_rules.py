@@ -4,6 +4,7 @@ from tests.mutants.mutant import Change, Mutant
 
 _DECIDE = "server/model/decide.py"
 _DELIVERY = "server/dispatch/delivery.py"
+_VERDICT = "server/model/verdict.py"
 
 FENCED = (
     Mutant(
@@ -74,13 +75,15 @@ SENT_ONCE = (
         (
             Change(
                 _DELIVERY,
-                "        started = await self._state(over.claim, Started(over.claim.hold, _openings(over)))\n",
+                "        started = await self._state("
+                "over.claim, Started(over.claim.hold, _openings(over, self.report_to)), why)\n",
                 """\
-        intent = Started(over.claim.hold, _openings(over))
+        intent = Started(over.claim.hold, _openings(over, self.report_to))
         foreseen = decide(over.claim.case, intent, over.moment.now())
         for attempt in foreseen.attempts if isinstance(foreseen, Decision) else ():
-            _SENT[attempt.provider_key] = await over.provider.send(_hand_off_of(over, attempt))
-        started = await self._state(over.claim, intent)
+            hand_off = _hand_off_of(over, attempt, self._locale(over), self.report_to)
+            _SENT[attempt.provider_key] = await over.provider.send(hand_off)
+        started = await self._state(over.claim, intent, why)
 """,
             ),
             Change(
@@ -96,6 +99,26 @@ SENT_ONCE = (
             Change(_DELIVERY, "\nRuling = Decision | Refused\n", "\nRuling = Decision | Refused\n_SENT = {}\n"),
         ),
         ("tests/system/test_intent.py::test_the_intent_is_stored_before_the_provider_reads_the_text",),
+    ),
+)
+
+WAITING = (
+    Mutant(
+        "M27a",
+        "No accidental second text: where a receipt is overdue the class is not asked.",
+        (
+            Change(
+                _VERDICT,
+                "return any(a.overdue for a in here) and len(here) >= sends_max(message, channel)",
+                "return not message.id and len(here) >= sends_max(message, channel)",
+            ),
+            Change(
+                _VERDICT,
+                "return len(_taken(attempts, channel, destination)) + 1 < sends_max(message, channel)",
+                "return bool(message.id)",
+            ),
+        ),
+        ("tests/system/test_steps.py::test_a_second_text_is_the_classs_to_allow",),
     ),
 )
 
@@ -159,4 +182,4 @@ JUDGED = (
     ),
 )
 
-MUTANTS = (*FENCED, *SENT_ONCE, *IN_TIME, *JUDGED)
+MUTANTS = (*FENCED, *SENT_ONCE, *WAITING, *IN_TIME, *JUDGED)

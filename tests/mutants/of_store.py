@@ -9,6 +9,8 @@ _LOG = "server/store/log.py"
 _READING = "server/store/reading.py"
 _APPLY = "server/store/apply.py"
 _LIVENESS = "server/store/liveness.py"
+_VERIFY = "server/store/verify.py"
+_VERIFICATIONS = "server/store/verifications.py"
 
 _UNSAFE = Change(
     _POSTGRES,
@@ -23,16 +25,16 @@ DURABLE = (
         (
             Change(
                 _FLUSH,
-                "accepted = await self._database.write(lambda connection: self._write(connection, entries))",
+                "written = await self._database.write(lambda connection: self._write(connection, entries))",
                 """\
 loop = asyncio.get_running_loop()
-            written: asyncio.Future[list[_Accepted]] = loop.create_future()
+            early: asyncio.Future[_Written] = loop.create_future()
 
             def write(connection: Connection) -> None:
-                loop.call_soon_threadsafe(written.set_result, self._write(connection, entries))
+                loop.call_soon_threadsafe(early.set_result, self._write(connection, entries))
 
             self._commit = asyncio.ensure_future(self._database.write(write))
-            accepted = await written""",
+            written = await early""",
             ),
         ),
         ("tests/store/test_accept.py::test_what_is_not_committed_is_not_answered",),
@@ -255,6 +257,105 @@ TENANTS = (
     ),
 )
 
+CODES = (
+    Mutant(
+        "M11a",
+        "One code, one success: a check looks whether the code may still verify, and sets it verified then.",
+        (
+            Change(
+                _VERIFY,
+                "        aimed = self._aim(connection, fresh)\n",
+                """\
+        aimed = self._aim(connection, fresh)
+        looked = _by_id(connection, dialect, [(one.check.tenant_id, one.verification_id) for one in aimed])
+        now = self._database.now(connection)
+        self._open = {found.id for found in looked.values() if found.takes_codes(now)}
+""",
+            ),
+            Change(
+                _VERIFY,
+                "            row = connection.execute(_SPEND, values).one_or_none()\n",
+                """\
+            is_open = one.verification_id in self._open
+            row = connection.execute(_SPEND, values).one_or_none() if is_open else None
+""",
+            ),
+            Change(
+                _VERIFY,
+                '    "AND is_live AND verified_at = 0 AND attempts < attempts_max AND expires_at > :now "\n',
+                "",
+            ),
+        ),
+        ("tests/store/test_verify.py::test_of_200_checks_at_once_one_verifies",),
+    ),
+    Mutant(
+        "M11b",
+        "No code is guessed: a check spends no attempt.",
+        (Change(_VERIFY, "SET attempts = attempts + 1, ", "SET attempts = attempts, "),),
+        ("tests/store/test_verify.py::test_of_many_wrong_checks_five_are_judged",),
+    ),
+    Mutant(
+        "M11c",
+        "No fallback goes out after a code verified: its messages are left as they are.",
+        (
+            Change(
+                _VERIFY,
+                "        if ids:\n            self._apply.rule(",
+                "        if not ids:\n            self._apply.rule(",
+            ),
+        ),
+        ("tests/store/test_verify.py::test_a_verified_code_ends_its_messages_in_the_same_transaction",),
+    ),
+    Mutant(
+        "M25a",
+        "Codes are limited: a flush counts its sends and refuses none.",
+        (
+            Change(
+                _VERIFICATIONS,
+                "        if judged.refusal is not None:\n            return judged.refusal\n",
+                "",
+            ),
+        ),
+        ("tests/store/test_verifications.py::test_a_refused_call_leaves_its_key_free_and_its_neighbours_alone",),
+    ),
+    Mutant(
+        "M25b",
+        "Codes are limited exactly: on Postgres two processes that send at once count from the same old figure.",
+        (
+            Change(
+                "server/store/limits.py",
+                'f"ORDER BY tenant_id, kind, subject{dialect.locked()}"',
+                'f"ORDER BY tenant_id, kind, subject"',
+            ),
+        ),
+        ("tests/store/test_verifications.py::test_a_send_waits_for_one_that_is_being_judged_elsewhere",),
+    ),
+    Mutant(
+        "M25d",
+        "A call costs the same however much is kept: SQLite looks for keys, buckets and codes in the whole table.",
+        (
+            Change(
+                "server/store/tuples.py",
+                "IN (SELECT * FROM (VALUES {rows}) AS wanted)",
+                "IN (VALUES {rows})",
+            ),
+        ),
+        ("tests/store/test_verifications.py::test_nothing_is_looked_for_in_a_whole_table",),
+    ),
+    Mutant(
+        "M25c",
+        "A refused call may come again: its key stays taken, and leads to no message.",
+        (
+            Change(
+                _FLUSH,
+                "[key_of(new) for new in news.values() if new.request_id]",
+                "[key_of(new) for new in news.values() if not new.id]",
+            ),
+        ),
+        ("tests/store/test_verifications.py::test_a_refused_call_leaves_its_key_free_and_its_neighbours_alone",),
+    ),
+)
+
 LIVENESS = (
     Mutant(
         "M23a",
@@ -274,4 +375,4 @@ LIVENESS = (
     ),
 )
 
-MUTANTS = (*DURABLE, *ONCE, *LOG, *TENANTS, *LIVENESS)
+MUTANTS = (*DURABLE, *ONCE, *LOG, *TENANTS, *CODES, *LIVENESS)

@@ -25,7 +25,7 @@ from random import SystemRandom
 from statistics import median
 
 from tests.cluster import Cluster
-from tests.proof import clocks, freezes, kills, power, stops, storms
+from tests.proof import clocks, codes, freezes, kills, power, stops, storms
 from tests.proof.ground import Layout, fresh_ground
 from tests.proof.scenario import Scenario
 from tests.proof.trial import Verdict
@@ -33,6 +33,7 @@ from tests.proof.violations import Violation
 
 SCENARIOS: Sequence[Scenario] = (
     *kills.SCENARIOS,
+    *codes.SCENARIOS,
     *power.SCENARIOS,
     *storms.SCENARIOS,
     *freezes.SCENARIOS,

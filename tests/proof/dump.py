@@ -47,13 +47,27 @@ TOLD_BY_WORDS = frozenset(
         "fault",
         "receipt",
         "given_up",
+        "overdue",
+        "message_kind",
         "kind",
         "moved",
     ]
 )
 """Columns that are more than numbers and text, or that no check needs."""
-SEALED = frozenset({"body", "recipient", "content", "secrets", "wrapped", "digest", "fingerprint"})
-PLAIN_TABLES = ("message", "message_tag", "attempt", "event", "due", "idempotency", "sandbox_message")
+SEALED = frozenset({"body", "recipient", "content", "secrets", "wrapped", "digest", "fingerprint", "mac"})
+PLAIN_TABLES = (
+    "message",
+    "message_tag",
+    "attempt",
+    "event",
+    "due",
+    "idempotency",
+    "sandbox_message",
+    "explanation",
+    "verification",
+    "limit_bucket",
+    "receipt_inbox",
+)
 
 
 def read_dump(url: str) -> Dump:
@@ -127,6 +141,7 @@ def _attempt(row: Row) -> Attempt:
         failure=_failure(row["failure"]),
         receipt=_word(ReceiptKind, row["receipt"]),
         given_up=bool(row["given_up"]),
+        overdue=bool(row["overdue"]),
     )
 
 

@@ -10,7 +10,6 @@ from server.model.outcomes import (
     Fault,
     Misconfigured,
     NoAnswer,
-    Outcome,
     RateLimited,
     Refusal,
     Rejected,
@@ -19,7 +18,7 @@ from server.model.outcomes import (
 )
 from server.providers.kavenegar import CODES, Kavenegar, international, national
 from server.providers.transport import Transport
-from tests.providers.conftest import API_KEY, KEY, PHONE, TEXT, account_at, hand_off
+from tests.providers.conftest import API_KEY, KEY, PHONE, TEXT, account_at, hand_off, kind, provider_code, sought
 from tests.scripted_upstream import Break, Raw, Reply, Say, ScriptedUpstream, Silence, envelope
 
 REJECTED_REQUEST = (Rejected, Refusal.REQUEST)
@@ -61,21 +60,6 @@ DOCUMENTED = {
     604: REJECTED_REQUEST,
     607: TEMPLATE,
 }
-
-
-def kind(outcome: Outcome) -> tuple[type, Refusal | Fault | None]:
-    match outcome:
-        case Rejected(refusal):
-            return Rejected, refusal
-        case Misconfigured(fault):
-            return Misconfigured, fault
-        case _:
-            return type(outcome), None
-
-
-def provider_code(outcome: Outcome) -> str:
-    failure = failure_of(outcome)
-    return failure.provider_code if failure else ""
 
 
 async def test_a_text_is_handed_over_as_documented(upstream: ScriptedUpstream, kavenegar: Kavenegar) -> None:
@@ -222,7 +206,7 @@ async def test_bad_answers_elsewhere(upstream: ScriptedUpstream, kavenegar: Kave
     """The same answers to the other calls tell nothing, and raise nothing."""
     upstream.always(BAD_ANSWERS[name][0] if BAD_ANSWERS[name][0] is not Break.BEFORE_READING else Break.AFTER_REQUEST)
     assert await kavenegar.statuses(["1"]) == []
-    assert await kavenegar.look_up([KEY]) == {KEY: NoAnswer()}
+    assert await kavenegar.look_up(sought(KEY)) == {KEY: NoAnswer()}
     check = await kavenegar.check()
     assert check.balance == ""
 
@@ -284,7 +268,7 @@ async def test_nobody_listens(upstream: ScriptedUpstream, kavenegar: Kavenegar) 
     outcome = await kavenegar.send(hand_off())
     assert isinstance(outcome, Unavailable)
     assert outcome.failure.provider_code == "NO_CONNECTION"
-    assert await kavenegar.look_up([KEY]) == {KEY: NoAnswer()}
+    assert await kavenegar.look_up(sought(KEY)) == {KEY: NoAnswer()}
 
 
 def test_the_preview_masks_the_key(kavenegar: Kavenegar, upstream: ScriptedUpstream) -> None:
@@ -310,7 +294,7 @@ async def test_nothing_secret_is_logged(
         await kavenegar.send(hand_off())
     await kavenegar.send(hand_off())
     await kavenegar.statuses(["1"])
-    await kavenegar.look_up([KEY])
+    await kavenegar.look_up(sought(KEY))
     await upstream.close()
     await kavenegar.send(hand_off())
     out, err = capfd.readouterr()

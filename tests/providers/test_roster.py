@@ -52,10 +52,11 @@ def broken(roster: Roster) -> None:
 
 
 def test_every_type_is_described() -> None:
-    """Kavenegar and the sandbox, each with what a form needs; only the sandbox stays in the process."""
+    """The upstreams and the sandbox, each with what a form needs; only the sandbox stays in the process."""
     types = Roster.types()
-    assert set(types) == {"kavenegar", "sandbox"}
+    assert set(types) == {"kavenegar", "sandbox", "twilio"}
     assert types["kavenegar"].requires_setup
+    assert types["twilio"].requires_setup
     assert not types["sandbox"].requires_setup
     assert [name for name, described in types.items() if described.in_process] == ["sandbox"]
     assert set(types["sandbox"].channels) == set(Channel)

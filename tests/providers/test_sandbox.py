@@ -19,7 +19,7 @@ from server.model.outcomes import (
 )
 from server.providers.sandbox import LOST_MAX, Sandbox
 from server.providers.transport import Transport
-from tests.providers.conftest import KEY, TEXT, hand_off
+from tests.providers.conftest import KEY, TEXT, hand_off, sought
 
 EVERYBODY_ELSE = {
     Channel.SMS: "+447700900123",
@@ -98,12 +98,12 @@ async def test_a_lost_answer_is_found(transport: Transport, sandbox: Sandbox) ->
     """Ambiguous, then found by its key under an id that is delivered; another process does not know and says so."""
     lost = await sandbox.send(hand_off(magic_destination(Fate.ANSWER_LOST, Channel.SMS)))
     assert isinstance(lost, Ambiguous)
-    found = await sandbox.look_up([KEY, 7])
+    found = await sandbox.look_up(sought(KEY, 7))
     assert found[7] == NoAnswer()
     name = found[KEY]
     assert isinstance(name, Found)
     assert await reports(sandbox, Accepted(name.provider_message_id)) == [ReceiptKind.DELIVERED]
-    assert await _sandbox(transport).look_up([KEY]) == {KEY: NoAnswer()}
+    assert await _sandbox(transport).look_up(sought(KEY)) == {KEY: NoAnswer()}
 
 
 async def test_its_memory_is_bounded(sandbox: Sandbox) -> None:
@@ -111,7 +111,7 @@ async def test_its_memory_is_bounded(sandbox: Sandbox) -> None:
     lost = magic_destination(Fate.ANSWER_LOST, Channel.PUSH)
     for key in range(LOST_MAX + 1):
         await sandbox.send(hand_off(lost, channel=Channel.PUSH, key=key))
-    results = await sandbox.look_up([0, 1, LOST_MAX])
+    results = await sandbox.look_up(sought(0, 1, LOST_MAX))
     assert [type(result) for result in results.values()] == [NoAnswer, Found, Found]
 
 
@@ -149,3 +149,15 @@ async def test_check_and_preview(sandbox: Sandbox) -> None:
     preview = sandbox.preview(hand_off())
     assert f"text={TEXT}" in preview
     assert "to=+989120000111" in preview
+    templated = sandbox.preview(hand_off(text="", template="otp-fa", params={"token": "123456"}))
+    assert "template=otp-fa\nparams.token=123456" in templated
+    assert "text=" not in templated
+
+
+@pytest.mark.parametrize("channel", Channel)
+def test_it_is_asked_and_posts_nothing(sandbox: Sandbox, channel: Channel) -> None:
+    """Whatever was sent can be polled and looked up; nothing that is posted comes from it."""
+    for templated in (False, True):
+        follow = sandbox.follow(channel, templated=templated)
+        assert (follow.polls, follow.looks_up, follow.pushes) == (True, True, False)
+    assert sandbox.reports("https://gateway.example.com/hooks/x", {"x-twilio-signature": "x"}, b"id=1") is None

@@ -1,4 +1,4 @@
-"""The sandbox upstream, driven by the real Kavenegar adapter over a socket."""
+"""The sandbox upstream as Kavenegar: texts by the real adapter over a socket, templates and calls by hand."""
 
 import asyncio
 import os
@@ -29,14 +29,15 @@ from server.model.outcomes import (
 from server.providers.kavenegar import Kavenegar
 from server.providers.transport import Transport
 from server.sandbox.upstream import Running, serve
-from tests.providers.conftest import API_KEY, KEY, account_at, hand_off
+from tests.providers.conftest import API_KEY, KEY, account_at, hand_off, sought
 
+SLOW_SECONDS = 0.3
 CONTROL = "/sandbox/accounts/canary%2Fkey%200123456789"
 
 
 @pytest.fixture
 async def sandbox_upstream() -> AsyncIterator[Running]:
-    running = await serve("127.0.0.1", 0, slow_seconds=0.3, settle_seconds=0.0)
+    running = await serve("127.0.0.1", 0, slow_seconds=SLOW_SECONDS, settle_seconds=0.0)
     yield running
     await running.close()
 
@@ -81,13 +82,13 @@ async def test_refusals(provider: Kavenegar) -> None:
     assert rejected.refusal == Refusal.RECIPIENT
     assert isinstance(await provider.send(hand_off(to(Fate.RATE_LIMITED))), RateLimited)
     assert isinstance(await provider.send(hand_off(to(Fate.UNAVAILABLE))), Unavailable)
-    assert await provider.look_up([KEY]) == {KEY: NeverRegistered()}
+    assert await provider.look_up(sought(KEY)) == {KEY: NeverRegistered()}
 
 
 async def test_a_lost_answer_is_found_by_its_key(provider: Kavenegar) -> None:
     """Ambiguous; the look-up finds it, delivered, and a repeat with the same key is answered with that record."""
     assert isinstance(await provider.send(hand_off(to(Fate.ANSWER_LOST))), Ambiguous)
-    found = (await provider.look_up([KEY]))[KEY]
+    found = (await provider.look_up(sought(KEY)))[KEY]
     assert isinstance(found, Found)
     [(_, receipt)] = await provider.statuses([found.provider_message_id])
     assert receipt.kind == ReceiptKind.DELIVERED
@@ -124,6 +125,7 @@ async def test_a_report_settles_after_a_while(transport: Transport) -> None:
         ("451", RateLimited),
         ("403", Misconfigured),
         ("411", Rejected),
+        ("424", Misconfigured),
         ("http_503", Ambiguous),
         ("disconnect", Ambiguous),
     ],
@@ -134,7 +136,7 @@ async def test_an_account_can_be_told_to_fail(
     """From the command on every call of this account fails so, until it is told `ok`; other accounts are unharmed."""
     assert (await control.put(CONTROL, json={"answer": answer})).json()["answer"] == answer
     assert type(await provider.send(hand_off())) is expected
-    assert (await provider.look_up([KEY]))[KEY] == NoAnswer()
+    assert (await provider.look_up(sought(KEY)))[KEY] == NoAnswer()
     other = await control.post("/v1/another-key/account/info.json")
     assert other.json()["return"]["status"] == 200
     await control.put(CONTROL, json={"answer": "ok"})
@@ -174,12 +176,129 @@ async def test_the_check(provider: Kavenegar, sandbox_upstream: Running, transpo
         ("sms/status", {"messageid": ",".join(["1"] * 501)}, 414),
         ("sms/statuslocalmessageid", {"localid": ",".join(["1"] * 501)}, 414),
         ("sms/nothing", {}, 404),
+        ("call/maketts", {"message": "x"}, 406),
+        ("call/maketts", {"receptor": "09120000111"}, 413),
+        ("call/maketts", {"receptor": "abc", "message": "x"}, 411),
+        ("call/maketts", {"receptor": "09120000111", "message": "x", "localid": "1,2"}, 419),
+        ("call/maketts", {"receptor": ",".join(["09120000111"] * 201), "message": "x"}, 414),
     ],
 )
 async def test_bad_calls(control: httpx.AsyncClient, call: str, form: dict[str, str], code: int) -> None:
     """Kavenegar's codes, in the body and as the HTTP status."""
     answer = await control.post(f"/v1/0123456789/{call}.json", data=form)
     assert (answer.status_code, answer.json()["return"]["status"]) == (code, code)
+
+
+@pytest.mark.parametrize(
+    ("fate", "told"),
+    [
+        (Fate.DELIVERED, [10]),
+        (Fate.UNDELIVERED, [11]),
+        (Fate.NO_RECEIPT, [4]),
+        (Fate.OUT_OF_ORDER, [10, 4]),
+        (Fate.SLOW, [10]),
+    ],
+)
+@pytest.mark.parametrize("call", ["call/maketts", "verify/lookup"])
+async def test_calls_and_templates_that_are_taken(
+    control: httpx.AsyncClient, call: str, fate: Fate, told: list[int]
+) -> None:
+    """Told as an object, queued at first; then the status that the magic recipient says."""
+    begun = time.monotonic()
+    answer = (await control.post(f"/v1/0123456789/{call}.json", data=form_of(call, fate))).json()
+    assert (time.monotonic() - begun >= SLOW_SECONDS) == (fate == Fate.SLOW)
+    entry = answer["entries"]
+    assert (answer["return"]["status"], entry["status"], entry["receptor"]) == (200, 1, to(fate))
+    reports = await control.post("/v1/0123456789/sms/status.json", data={"messageid": entry["messageid"]})
+    assert [entry["status"] for entry in reports.json()["entries"]] == told
+
+
+@pytest.mark.parametrize(("fate", "code"), [(Fate.REJECTED, 411), (Fate.RATE_LIMITED, 451), (Fate.UNAVAILABLE, 409)])
+@pytest.mark.parametrize("call", ["call/maketts", "verify/lookup"])
+async def test_calls_and_templates_that_are_refused(
+    control: httpx.AsyncClient, call: str, fate: Fate, code: int
+) -> None:
+    """By Kavenegar's codes; nothing is taken."""
+    answer = await control.post(f"/v1/0123456789/{call}.json", data=form_of(call, fate))
+    assert (answer.status_code, answer.json()["return"]["status"]) == (code, code)
+    assert (await control.get("/sandbox/accounts/0123456789")).json()["taken"] == 0
+
+
+def form_of(call: str, fate: Fate = Fate.DELIVERED) -> dict[str, str]:
+    """What the call needs; a template is read out."""
+    if call == "call/maketts":
+        return {"receptor": to(fate), "message": "1, 2, 3, 4"}
+    return {"receptor": to(fate), "template": "otp", "token": "1234", "type": "call"}
+
+
+async def test_a_call_whose_answer_was_lost_is_found_by_its_number(control: httpx.AsyncClient) -> None:
+    """A repeat under the same number makes no second one."""
+    form = form_of("call/maketts", Fate.ANSWER_LOST) | {"localid": "7"}
+    with pytest.raises(httpx.TransportError):
+        await control.post("/v1/0123456789/call/maketts.json", data=form)
+    found = await control.post("/v1/0123456789/sms/statuslocalmessageid.json", data={"localid": "7"})
+    assert found.json()["entries"][0]["status"] == 10
+    again = await control.post("/v1/0123456789/call/maketts.json", data=form)
+    assert again.json()["entries"]["messageid"] == found.json()["entries"][0]["messageid"]
+    page = (await control.get("/sandbox/accounts/0123456789")).json()
+    assert (page["taken"], page["repeated"]) == (1, 1)
+
+
+async def test_a_template_whose_answer_was_lost_is_taken_twice(control: httpx.AsyncClient) -> None:
+    """There is no number that a repeat could be known by: one that is given counts for nothing."""
+    form = form_of("verify/lookup", Fate.ANSWER_LOST) | {"localid": "7"}
+    for _ in range(2):
+        with pytest.raises(httpx.TransportError):
+            await control.post("/v1/0123456789/verify/lookup.json", data=form)
+    assert (await control.get("/sandbox/accounts/0123456789")).json()["taken"] == 2
+
+
+async def test_several_calls_are_told_as_a_list(control: httpx.AsyncClient) -> None:
+    """An object for one, a list for two; both under their own numbers."""
+    form = {"receptor": "09120000111,09120000112", "message": "1", "localid": "1,2"}
+    entries = (await control.post("/v1/0123456789/call/maketts.json", data=form)).json()["entries"]
+    assert [entry["receptor"] for entry in entries] == ["09120000111", "09120000112"]
+    assert entries[0]["messageid"] != entries[1]["messageid"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "code"),
+    [
+        ({"token": "1234"}, 200),
+        ({"token": "x" * 100, "token2": "a_b", "token3": "سلام"}, 200),
+        ({"token": "x", "token10": "a b c d e f", "token20": "a b c d e f g h i"}, 200),
+        ({"token": ""}, 406),
+        ({"token2": "x"}, 406),
+        ({"token": "x" * 101}, 431),
+        ({"token": "a b"}, 431),
+        ({"token": "a\nb"}, 431),
+        ({"token": "a_b"}, 431),
+        ({"token": "x", "token2": "a b"}, 431),
+        ({"token": "x", "token3": "a\nb"}, 431),
+        ({"token": "x", "token10": "a b c d e f g"}, 431),
+        ({"token": "x", "token20": "a b c d e f g h i j"}, 431),
+        ({"token": "x", "token20": "x" * 101}, 431),
+        ({"token": "x", "template": "missing"}, 424),
+        ({"token": "x", "template": ""}, 406),
+        ({"token": "x", "receptor": ""}, 406),
+        ({"token": "x", "receptor": "09120000111,09120000112"}, 411),
+        ({"token": "x", "type": "fax"}, 400),
+        ({"token": "12a4", "type": "call"}, 428),
+        ({"token": "1234", "token2": "words", "type": "call"}, 200),
+    ],
+)
+async def test_templates_take_what_suits_them(control: httpx.AsyncClient, tokens: dict[str, str], code: int) -> None:
+    """How long a parameter may be, how many spaces it may hold, and what can be read out."""
+    form = {"receptor": "09120000111", "template": "otp"} | tokens
+    answer = await control.post("/v1/0123456789/verify/lookup.json", data=form)
+    assert (answer.status_code, answer.json()["return"]["status"]) == (code, code)
+
+
+async def test_a_body_that_is_no_form(control: httpx.AsyncClient) -> None:
+    """Its parameters are incomplete."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=none"}
+    answer = await control.post("/v1/0123456789/sms/send.json", content=b"receptor=1", headers=headers)
+    assert answer.json()["return"]["status"] == 400
 
 
 async def test_ids_it_does_not_know(control: httpx.AsyncClient) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from server.model.configuration import NewApiKey, TenantChange
+from server.model.configuration_tables import ClientAccount, Tenant
 from server.model.enums import Mode, Scope
 from server.model.errors import AlreadyExists, Invalid, NotFound, Precondition, Reason
-from server.model.tables import ClientAccount, Tenant
 from server.store.access import Access
 from server.store.configuration import ABSENT_SECONDS, Configuration
 from server.store.keys import TenantKeys

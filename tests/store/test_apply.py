@@ -9,7 +9,7 @@ from server.model.enums import Channel, DueKind, FailureReason, MessageClass, Ou
 from server.model.facts import Postponed, Receipted, Settled, Stopped, WorkerLost
 from server.model.failures import Failure
 from server.model.outcomes import Accepted, Receipt, Unavailable
-from server.model.work import Claim, SandboxCopy
+from server.model.work import Beside, Claim, SandboxCopy
 from server.store.store import Store
 from tests.store.conftest import OpenStore
 from tests.store.letters import TENANTS, accept_all, everything, letter, rows, started
@@ -70,7 +70,7 @@ async def test_a_refused_fact_writes_nothing(store: Store) -> None:
     before = await everything(store)
     stale = replace(claim.hold, epoch=claim.hold.epoch + 1)
     copy = SandboxCopy(1, Channel.SMS, "first", "+989120000111", "Shop", "Your order is on its way.")
-    assert await store.apply(id_, Settled(claim.hold, 1, Accepted("p-1")), copy) == Refused("UNKNOWN")
+    assert await store.apply(id_, Settled(claim.hold, 1, Accepted("p-1")), Beside(copy)) == Refused("UNKNOWN")
     assert await store.apply(id_, started(replace(claim, hold=stale))) == Refused("STALE")
     assert await store.apply("no-such-message", WorkerLost(claim.hold)) == Refused("UNKNOWN")
     assert await everything(store) == before
@@ -154,7 +154,7 @@ async def test_a_sandbox_copy_stands_beside_its_outcome_and_is_sealed(store: Sto
     id_ = claim.case.message.id
     copy = SandboxCopy(1, Channel.SMS, "first", "+989120000111", "Shop", "Your order is on its way.")
     await store.apply(id_, started(claim))
-    await store.apply(id_, Settled(claim.hold, 1, Accepted("p-1")), copy)
+    await store.apply(id_, Settled(claim.hold, 1, Accepted("p-1")), Beside(copy))
     (found,) = await store.reading.outbox(TENANTS[0], phone="+989120000111", limit=10)
     assert (found.tracking_id, found.copy) == (id_, copy)
     ((content,),) = await rows(store, "SELECT content FROM sandbox_message")

@@ -9,11 +9,11 @@ import pytest
 from server.model.accounts import Account, ProviderType, Setting
 from server.model.clock import SECOND
 from server.model.configuration import ProviderChange, Snapshot
+from server.model.configuration_tables import ProviderAccount, RoutingRule
 from server.model.enums import Channel
 from server.model.errors import AlreadyExists, Invalid, NotFound, Precondition, Reason, invalid_field
 from server.model.messages import Follow
 from server.model.routing import Step
-from server.model.tables import ProviderAccount, RoutingRule
 from server.store.configuration import Configuration
 from server.store.rules import RULES_MAX
 from server.store.store import Store

@@ -11,9 +11,10 @@ from sqlalchemy.event import listen
 
 from server.model.accounts import Account, ProviderType
 from server.model.configuration import NewApiKey, ProviderChange, Snapshot
+from server.model.configuration_tables import ClientAccount, Tenant
 from server.model.enums import Channel, DueKind, MessageClass, Scope
 from server.model.errors import Reason, Unavailable
-from server.model.tables import METADATA, ClientAccount, Tenant
+from server.model.tables import METADATA
 from server.model.watching import LogCursor
 from server.store import postgres
 from server.store.configuration import ABSENT_SECONDS, Configuration

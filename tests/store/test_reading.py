@@ -11,7 +11,7 @@ from server.model.facts import Settled
 from server.model.messages import Message
 from server.model.outcomes import Accepted
 from server.model.watching import Filter
-from server.model.work import SandboxCopy
+from server.model.work import Beside, SandboxCopy
 from server.store.reading import SandboxRecord
 from server.store.store import Store
 from tests.store.letters import TENANTS, accept_all, change, letter, started
@@ -142,7 +142,7 @@ async def _handed_off(store: Store, tenant: str, recipient: str) -> SandboxRecor
     claim = next(claim for claim in claims if claim.case.message.id == message.id)
     copy = SandboxCopy(1, Channel.SMS, "first", recipient, "Shop", "Your order is on its way.")
     await store.apply(message.id, started(claim))
-    await store.apply(message.id, Settled(claim.hold, 1, Accepted("p")), copy)
+    await store.apply(message.id, Settled(claim.hold, 1, Accepted("p")), Beside(copy))
     return SandboxRecord(message.id, copy, 0)
 
 

@@ -4,7 +4,7 @@ from server.model.clock import DAY, HOUR
 from server.model.enums import Channel, DueKind, MessageClass, ReceiptKind
 from server.model.facts import Receipted, Settled
 from server.model.outcomes import Accepted, Receipt
-from server.model.work import SandboxCopy
+from server.model.work import Beside, SandboxCopy
 from server.store.store import Store
 from tests.store.letters import TENANTS, accept_all, change, everything, letter, rows, started
 
@@ -17,7 +17,7 @@ async def _done(store: Store, request_id: str = "") -> tuple[str, int]:
     (claim,) = await store.claim(MessageClass.TRANSACTIONAL, SEND, 1)
     copy = SandboxCopy(1, Channel.SMS, "first", "+989120000111", "Shop", "Your order is on its way.")
     await store.apply(id_, started(claim))
-    await store.apply(id_, Settled(claim.hold, 1, Accepted("p-1")), copy)
+    await store.apply(id_, Settled(claim.hold, 1, Accepted("p-1")), Beside(copy))
     await store.apply(id_, Receipted(1, Receipt(ReceiptKind.DELIVERED)))
     ((done_at,),) = await rows(store, f"SELECT done_at FROM message WHERE id = '{id_}'")
     return id_, done_at

@@ -1,18 +1,18 @@
 """Nouns and rows: what is written is what is read."""
 
 import base64
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, strategies as st
 
-from server.model.messages import Attempt, Behind, Content, Due, Event, Follow, Message, Recipient
+from server.model.messages import Attempt, Behind, CodeSource, Content, Due, Event, Follow, Message, Recipient
 from server.model.tables import METADATA
 from server.store import attempts, rows
 from server.store.dialect import Columns
-from server.store.sealing import open_content, seal_content
+from server.store.sealing import open_content, seal_content, with_code
 from server.vault.ring import MasterKeys
 from server.vault.vault import TenantVault, Unopenable, Vault
 
@@ -34,7 +34,13 @@ _DUE = _whole(Due)
 _MESSAGE = _whole(Message, tags=st.lists(_TEXT, max_size=4).map(tuple), due=st.none() | _DUE)
 _ATTEMPT = _whole(Attempt, follow=_whole(Follow), behind=_whole(Behind))
 _EVENT = _whole(Event, tags=st.lists(_TEXT, max_size=4).map(tuple))
-_CONTENT = _whole(Content, recipient=_whole(Recipient, device_tokens=st.lists(_TEXT, max_size=3).map(tuple)))
+_CODE = st.builds(CodeSource, _TEXT, st.just("key"), st.integers(1, 9), st.integers(4, 10))
+_CONTENT = _whole(
+    Content,
+    recipient=_whole(Recipient, device_tokens=st.lists(_TEXT, max_size=3).map(tuple)),
+    params=st.dictionaries(_TEXT, _TEXT, max_size=3),
+    code=st.none() | _CODE,
+)
 
 
 @cache
@@ -78,6 +84,8 @@ def test_what_a_fact_may_change_of_a_message_is_what_stands_in_its_row(message: 
 def test_content_is_opened_as_it_was_sealed(content: Content) -> None:
     """Every field of the content survives its seal; under another message's id it does not open, erased it is None."""
     vault = _tenant_vault()
+    if content.code is not None:
+        content = with_code(vault, replace(content, code=replace(content.code, key_id=vault.code_key)))
     body, recipient = seal_content(vault, "m-1", content)
     assert open_content(vault, "m-1", body, recipient) == content
     with pytest.raises(Unopenable):

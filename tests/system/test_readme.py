@@ -12,9 +12,11 @@ import pytest
 from angarium.v1 import (
     access_service_pb2,
     notification_service_pb2,
+    otp_service_pb2,
     provider_service_pb2,
     routing_service_pb2,
     sandbox_service_pb2,
+    template_service_pb2,
 )
 
 from tests.cluster import free_port
@@ -22,7 +24,15 @@ from tests.grpcurl import Grpcurl
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-FILES = (access_service_pb2, notification_service_pb2, provider_service_pb2, routing_service_pb2, sandbox_service_pb2)
+FILES = (
+    access_service_pb2,
+    notification_service_pb2,
+    otp_service_pb2,
+    provider_service_pb2,
+    routing_service_pb2,
+    sandbox_service_pb2,
+    template_service_pb2,
+)
 
 
 def block(language: str) -> str:
@@ -36,12 +46,13 @@ class Shown:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.gateway, self.upstream = free_port(), free_port()
+        self.gateway, self.receipts, self.upstream = free_port(), free_port(), free_port()
 
     @property
     def command(self) -> list[str]:
         command = [sys.executable, str(ROOT / "deploy/local.py"), f"--data={self.folder / 'data'}"]
-        return [*command, f"--listen=127.0.0.1:{self.gateway}", f"--upstream=127.0.0.1:{self.upstream}"]
+        ports = {"listen": self.gateway, "receipts": self.receipts, "upstream": self.upstream}
+        return [*command, *(f"--{name}=127.0.0.1:{port}" for name, port in ports.items())]
 
     def moved(self, text: str) -> str:
         return text.replace(":50051", f":{self.gateway}").replace(":8089", f":{self.upstream}")
@@ -65,22 +76,25 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shown, str
             assert process.wait(30) == 0
 
 
-def test_make_run_shows_a_delivery_and_a_fallback(shown: tuple[Shown, str]) -> None:
-    """The first text is delivered by the first account, the second by the second after the first failed."""
-    first, second = shown[1].split("The same while")
+def test_make_run_shows_a_delivery_a_fallback_and_a_verified_code(shown: tuple[Shown, str]) -> None:
+    """The first code is delivered by the first provider, the second by the second after the first failed."""
+    first, rest = shown[1].split("Another while")
+    second, third = rest.split("A code that nobody chose")
     assert re.search(r"DELIVERED +receipt attempt 1 by kavenegar \(done\)", first)
     assert "attempt 1 by kavenegar unavailable" in second
-    assert re.search(r"DELIVERED +receipt attempt 2 by kavenegar-second \(done\)", second)
+    assert re.search(r"DELIVERED +receipt attempt 2 by twilio \(done\)", second)
+    assert re.search(r"OtpVerify \d{6}: VERIFIED", third)
 
 
 def test_a_second_run_goes_on_with_the_same_data(tmp_path: Path) -> None:
-    """`make run` twice in the same folder: the accounts are there already, and both sends arrive again."""
+    """`make run` twice in the same folder: the accounts are there already, and the codes arrive again."""
     for _ in range(2):
         place = Shown(tmp_path)
         command = [*place.command, "--once"]
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert finished.returncode == 0, finished.stderr
-        assert finished.stdout.count("(done)") == 2
+        assert finished.stdout.count("(done)") == 3
+        assert finished.stdout.count(": VERIFIED") == 1
 
 
 def test_every_grpcurl_line_of_the_readme_works(shown: tuple[Shown, str], grpcurl: Grpcurl) -> None:

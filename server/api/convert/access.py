@@ -12,9 +12,9 @@ from server.api.convert.times import timestamp
 from server.api.convert.words import MODES
 from server.model.clock import Micros
 from server.model.configuration import NewApiKey, TenantChange
+from server.model.configuration_tables import ApiKey, ClientAccount, Tenant
 from server.model.countries import is_country
 from server.model.enums import Mode, Scope
-from server.model.tables import ApiKey, ClientAccount, Tenant
 from server.vault.api_keys import Minted
 
 COUNTRIES_MAX = 250

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from angarium.v1.message_pb2 import Recipient as WireRecipient
@@ -9,14 +10,15 @@ from angarium.v1.notification_service_pb2 import SendRequest
 
 from server.api.caller import Call
 from server.api.convert.checks import ID_CHARS_MAX, Checks
-from server.api.convert.words import CHANNELS, CLASSES, ON_UNCONFIRMED, PLATFORMS
+from server.api.convert.words import CHANNELS, CLASSES, MESSAGE_KINDS, ON_UNCONFIRMED, PLATFORMS
 from server.model.clock import SECOND, Micros
 from server.model.emails import BadEmail, to_email
-from server.model.enums import Channel, DueKind, MessageClass, OnUnconfirmed, State
-from server.model.messages import Content, Due, Message, NewMessage, Recipient
+from server.model.enums import Channel, DueKind, MessageClass, MessageKind, OnUnconfirmed, State
+from server.model.messages import CODE, TOKEN, Content, Due, Message, NewMessage, Recipient
 from server.model.phones import BadPhone, to_e164
 from server.model.policy import LIVES, SCHEDULE_AHEAD_MAX, SCHEDULE_PAST_MAX
 from server.model.recipients import hint_of_recipient
+from server.model.templates import NAME, Template, missing_params, unused_params
 
 TEXT_CHARS_MAX = 1_600
 REQUEST_ID_CHARS_MAX = 255
@@ -25,6 +27,7 @@ SENDER_CHARS_MAX = 32
 SENDER_LETTERS_MAX = 11
 TAGS_MAX, TAG_CHARS_MAX = 10, 60
 DEVICE_TOKENS_MAX, DEVICE_TOKEN_CHARS_MAX = 100, 4_096
+PARAMS_MAX, PARAM_BYTES_MAX, PARAMS_BYTES_MAX = 64, 4_096, 16_384
 _FINGERPRINT_VERSION = b"\x01"
 
 
@@ -35,24 +38,25 @@ class _Times(NamedTuple):
     life: Micros
 
 
-def new_message(request: SendRequest, call: Call, message_id: str, now: Micros) -> NewMessage:
-    """The message that a request asks for, without its fingerprint. Raises Invalid with every bad field."""
-    checks = Checks()
+def new_message(checks: Checks, request: SendRequest, call: Call, message_id: str, now: Micros) -> NewMessage:
+    """The message as a request asks for it, without its fingerprint; of use once `checks` have settled.
+
+    Its template is named as the request names it; `check_words` judges whether that can say it.
+    """
     message_class = checks.word("message_class", CLASSES, request.message_class) or MessageClass.TRANSACTIONAL
     channel = checks.word("channel", CHANNELS, request.channel)
     checks.printable_ascii("request_id", request.request_id, REQUEST_ID_CHARS_MAX)
     checks.intent("intent", request.intent)
     recipient = _recipient(checks, request, call, channel)
-    if request.text.strip():
-        checks.text("text", request.text, TEXT_CHARS_MAX)
-    else:
-        checks.fail("text", "is required")
+    kind = checks.word("message_kind", MESSAGE_KINDS, request.message_kind)
+    if request.text:
+        _check_text(checks, request)
+    _check_revision(checks, request)
     check_sender(checks, "sender", request.sender)
     checks.line("reference", request.reference, REFERENCE_CHARS_MAX)
     tags = tuple(dict.fromkeys(checks.lines("tags", request.tags, TAGS_MAX, TAG_CHARS_MAX)))
     again = checks.word("on_unconfirmed", ON_UNCONFIRMED, request.on_unconfirmed) or OnUnconfirmed.STAY
     times = _times(checks, request, message_class, now)
-    checks.settle()
     later = times.schedule_at > now
     message = Message(
         id=message_id,
@@ -66,6 +70,10 @@ def new_message(request: SendRequest, call: Call, message_id: str, now: Micros) 
         updated_at=now,
         expires_at=(times.schedule_at or now) + times.life,
         channel_wanted=channel,
+        scenario=checks.intent("scenario", request.scenario, required=False),
+        template_key=checks.intent("template_key", request.template_key, required=False),
+        template_revision=request.template_revision,
+        message_kind=kind,
         reference=request.reference,
         tags=tags,
         on_unconfirmed=again,
@@ -73,11 +81,78 @@ def new_message(request: SendRequest, call: Call, message_id: str, now: Micros) 
         schedule_at=times.schedule_at,
         due=Due(DueKind.SEND, times.schedule_at if later else now),
     )
-    return NewMessage(message, Content(recipient, request.text, request.sender))
+    application_key = checks.line("application_key", request.application_key, ID_CHARS_MAX)
+    params = check_params(checks, request.params)
+    return NewMessage(
+        message, Content(recipient, request.text, request.sender, params, application_key=application_key)
+    )
+
+
+def check_words(checks: Checks, request: SendRequest, template: Template | None) -> None:
+    """Whether there is something to say, and whether its template gets all that it needs.
+
+    `template`: the one that the request names or that serves its intent; None where there is none.
+    """
+    if request.text:
+        return
+    if template is not None:
+        check_fit(checks, template, request.params)
+    elif not request.template_key:
+        checks.fail("text", f"is required, or a template_key: no template serves the intent {request.intent[:60]!r}")
+
+
+def _check_text(checks: Checks, request: SendRequest) -> None:
+    if request.template_key:
+        checks.fail("text", "must not stand beside template_key")
+    elif not request.text.strip():
+        checks.fail("text", "is required, and is blank")
+    else:
+        checks.text("text", request.text, TEXT_CHARS_MAX)
+    if request.params and not request.template_key:
+        checks.fail("params", "are what a template needs; text is sent as it is")
+    if MESSAGE_KINDS.word(request.message_kind) == MessageKind.PROVIDER_TEMPLATED:
+        checks.fail("message_kind", "must not be PROVIDER_TEMPLATED beside text: it needs a template")
+
+
+def _check_revision(checks: Checks, request: SendRequest) -> None:
+    if request.template_revision < 0:
+        checks.fail("template_revision", "is negative")
+    elif request.template_revision and not request.template_key:
+        checks.fail("template_revision", "needs the template_key beside it")
+
+
+def check_params(checks: Checks, params: Mapping[str, str]) -> dict[str, str]:
+    """What a template shall be filled in with: names, values and their size."""
+    if not checks.count("params", params, PARAMS_MAX):
+        return {}
+    for name, value in params.items():
+        if not NAME.fullmatch(name):
+            checks.fail("params", f"holds the name {name[:20]!r}; names are 1–64 of A-Z a-z 0-9 _")
+        elif len(value.encode()) > PARAM_BYTES_MAX:
+            checks.fail(f"params.{name}", f"has more than {PARAM_BYTES_MAX} bytes")
+        elif value:
+            checks.text(f"params.{name}", value, PARAM_BYTES_MAX)
+    if sum(len(name.encode()) + len(value.encode()) for name, value in params.items()) > PARAMS_BYTES_MAX:
+        checks.fail("params", f"have more than {PARAMS_BYTES_MAX} bytes in all")
+    if CODE in params and TOKEN in params:
+        checks.fail(f"params.{TOKEN}", f"is the same parameter as {CODE}")
+    return dict(params)
+
+
+def check_fit(checks: Checks, template: Template, params: Mapping[str, str]) -> None:
+    """Whether a template gets all that it needs, and nothing that it does not name."""
+    for name in missing_params(template, params):
+        checks.fail(f"params.{name}", f"is required by the template {template.key}")
+    for name in unused_params(template, params):
+        if NAME.fullmatch(name):
+            checks.fail(f"params.{name}", f"is named by nothing in the template {template.key}")
 
 
 def digest_of(new: NewMessage) -> str:
-    """The same for requests that ask for the same, whatever their key and when they come: SHA-256 of one spelling."""
+    """The same for requests that ask for the same, whatever their key and when they come: SHA-256 of one spelling.
+
+    `new` bears its template as the request named it: the one that was chosen for it may be another the next time.
+    """
     message, content = new.message, new.content
     to = content.recipient
     spelled = {
@@ -92,9 +167,22 @@ def digest_of(new: NewMessage) -> str:
         "on_unconfirmed": message.on_unconfirmed,
         "reference": message.reference,
         "tags": message.tags,
+        **_if_set(
+            scenario=message.scenario,
+            template_key=message.template_key,
+            template_revision=message.template_revision,
+            message_kind=message.message_kind,
+            application_key=content.application_key,
+            params=dict(content.params),
+        ),
     }
     canonical = json.dumps(spelled, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(_FINGERPRINT_VERSION + canonical).hexdigest()
+
+
+def _if_set(**fields: object) -> dict[str, object]:
+    """What came later to the contract is spelled only where it is asked for: older requests keep their digest."""
+    return {name: value for name, value in fields.items() if value}
 
 
 def phone_of(checks: Checks, field: str, typed: str, region: str, *, voice: bool = False) -> str:

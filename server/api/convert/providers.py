@@ -14,9 +14,9 @@ from server.api.convert.words import CHANNELS
 from server.model.accounts import Account, ProviderType, Setting
 from server.model.clock import SECOND
 from server.model.configuration import ProviderChange
+from server.model.configuration_tables import ProviderAccount
 from server.model.errors import not_found
 from server.model.phones import BadPhone, to_e164
-from server.model.tables import ProviderAccount
 from server.providers.guard import check_base_url
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -108,6 +108,8 @@ def _broken(rule: str, value: str) -> str:
             return "" if urlsplit(value).scheme in _URL_SCHEMES and urlsplit(value).hostname else "is no http(s) URL"
         case "phone":
             return _no_phone(value)
+        case "matches":
+            return "" if re.fullmatch(argument, value) else f"does not match {argument}"
         case "one_of":
             return "" if value in argument.split("|") else f"must be one of {argument.replace('|', ', ')}"
         case _:
@@ -173,7 +175,7 @@ def provider(row: ProviderAccount, types: Mapping[str, ProviderType]) -> wire.Pr
         caption=row.caption,
         resources=[LocalizedResource(**resource) for resource in json.loads(row.resources)],
         channels=[CHANNELS.number(channel) for channel in kind.channels] if kind else [],
-        configured=kind is not None and not _missing(kind, settings.keys() | marks.keys()),
+        configured=kind is not None and not kind.missing(settings.keys() | marks.keys()),
         requires_setup=kind is not None and kind.requires_setup,
         is_active=row.is_active,
         base_url=row.base_url,
@@ -220,17 +222,13 @@ def _setting(setting: Setting) -> wire.Setting:
         name=setting.name,
         label=setting.label,
         help=setting.help,
-        required=setting.required,
+        required=setting.required and not setting.unless,
         secret=setting.secret,
-        rules=setting.rules,
+        rules=[*setting.rules, *([f"required_without:{setting.unless}"] if setting.unless else ())],
         default_value=setting.default,
         choices=setting.choices,
         control="password" if setting.secret and setting.control == "text" else setting.control,
     )
-
-
-def _missing(kind: ProviderType, there: frozenset[str] | set[str]) -> list[str]:
-    return [s.name for s in kind.settings if s.required and not s.default and s.name not in there]
 
 
 def _secret(name: str, mark: Mapping[str, str | int]) -> wire.SecretStatus:

@@ -8,7 +8,7 @@ from server.store.reading import SandboxRecord
 
 
 def sandbox_message(record: SandboxRecord) -> wire.SandboxMessage:
-    """One hand-off, with its text and its address."""
+    """One hand-off, with what it said and its address."""
     copy = record.copy
     return wire.SandboxMessage(
         tracking_id=record.tracking_id,
@@ -17,6 +17,9 @@ def sandbox_message(record: SandboxRecord) -> wire.SandboxMessage:
         provider=copy.provider,
         recipient=copy.recipient,
         sender=copy.sender,
+        subject=copy.subject,
         text=copy.text,
+        template_name=copy.template,
+        params=copy.params,
         create_time=timestamp(record.created_at),
     )

@@ -7,26 +7,32 @@ from angarium.v1.message_pb2 import (
     Channel as WireChannel,
     Failure,
     MessageClass as WireClass,
+    MessageKind as WireMessageKind,
     Notification,
     Outcome as WireOutcome,
     Platform as WirePlatform,
+    RouteExplanation,
     StatusEvent,
 )
 from angarium.v1.notification_service_pb2 import SendRequest
+from angarium.v1.routing_service_pb2 import RouteStep
 
 from server.model.enums import (
     Channel,
     EventKind,
     FailureReason,
     MessageClass,
+    MessageKind,
     Mode,
     OnUnconfirmed,
     OutcomeKind,
     Platform,
     State,
     Status,
+    Strategy,
     Word,
 )
+from server.model.explanation import Verdict
 
 _Word = TypeVar("_Word", bound=Word)
 _Number = TypeVar("_Number", bound=int)
@@ -64,6 +70,7 @@ class Words(Generic[_Word, _Number]):
 
 CHANNELS = Words(WireChannel, Channel, "CHANNEL")
 CLASSES = Words(WireClass, MessageClass, "MESSAGE_CLASS")
+MESSAGE_KINDS = Words(WireMessageKind, MessageKind, "MESSAGE_KIND")
 PLATFORMS = Words(WirePlatform, Platform, "PLATFORM")
 OUTCOMES = Words(WireOutcome, OutcomeKind, "OUTCOME")
 REASONS = Words(Failure.Reason, FailureReason, "REASON")
@@ -72,3 +79,5 @@ STATUSES = Words(Notification.Status, Status, "STATUS")
 KINDS = Words(StatusEvent.Kind, EventKind, "KIND")
 ON_UNCONFIRMED = Words(SendRequest.OnUnconfirmed, OnUnconfirmed, "ON_UNCONFIRMED")
 MODES = Words(Tenant.Mode, Mode, "MODE")
+STRATEGIES = Words(RouteStep.Strategy, Strategy, "STRATEGY")
+VERDICTS = Words(RouteExplanation.Candidate.Verdict, Verdict, "VERDICT")

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 from server.store.database import Database
 from server.store.dialect import UnsafeDatabase
 
-HEAD = "0001"
+HEAD = "0002"
 
 
 async def upgrade(database: Database) -> None:

@@ -76,13 +76,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 10
     """NOT_FOUND. There is nothing of that name for this tenant; what another tenant owns does not exist. `resource` is
-    one of notification, provider, provider_type, routing_rule, tenant, client, api_key.
+    one of notification, provider, provider_type, routing_rule, template, tenant, client, api_key.
 
     Example: {"reason": "RESOURCE_NOT_FOUND", "domain": "angarium", "metadata": {"resource": "provider"}}
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 11
     """ALREADY_EXISTS. The client account used this `request_id` for another request in the last 7 days. `tracking_id` is
-    the message that was made then. Repeating the call does not help.
+    the message that was made then; of an OtpVerify it is absent. Repeating the call does not help.
 
     Example: {"reason": "REQUEST_ID_REUSED", "domain": "angarium",
     "metadata": {"tracking_id": "01936d2a-7c1e-7b52-9d0e-3f5a8c1b2d4e"}}
@@ -113,6 +113,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example: {"reason": "SENDER_NOT_ALLOWED", "domain": "angarium", "metadata": {"sender": "SHOP"}}
     """
+    ERROR_REASON_TEMPLATE_INACTIVE: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION. The template is switched off, or is for messages of another class.
+
+    Example: {"reason": "TEMPLATE_INACTIVE", "domain": "angarium", "metadata": {"template_key": "otp_login"}}
+    """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 19
     """FAILED_PRECONDITION. The etag or revision in the request is not the present one: read again, then change.
 
@@ -139,6 +144,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The request is larger than 1 MiB. Repeating the call does not help.
 
     Example: {"reason": "MESSAGE_TOO_LARGE", "domain": "angarium", "metadata": {"limit_bytes": "1048576"}}
+    """
+    ERROR_REASON_QUOTA_EXHAUSTED: _ErrorReason.ValueType  # 25
+    """RESOURCE_EXHAUSTED. A limit on what costs money or trust is used up: codes to one address, to numbers of one prefix,
+    for one end user; checks of codes. `limit` names it: destination, verification, prefix, end_user, checks. Wait as
+    long as `RetryInfo` says. Do not tell end users which limit it was.
+
+    Example: {"reason": "QUOTA_EXHAUSTED", "domain": "angarium", "metadata": {"limit": "destination"}}
+    """
+    ERROR_REASON_OTP_COOLDOWN: _ErrorReason.ValueType  # 26
+    """RESOURCE_EXHAUSTED. A code went to this address less than 30 s ago. Wait as long as `RetryInfo` says.
+
+    Example: {"reason": "OTP_COOLDOWN", "domain": "angarium", "metadata": {}}
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 27
     """RESOURCE_EXHAUSTED. The server has more work than it can do in time. Nothing was done; wait as long as `RetryInfo`
@@ -257,13 +274,13 @@ Example: {"reason": "PAGE_TOKEN_INVALID", "domain": "angarium", "metadata": {}}
 """
 ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 10
 """NOT_FOUND. There is nothing of that name for this tenant; what another tenant owns does not exist. `resource` is
-one of notification, provider, provider_type, routing_rule, tenant, client, api_key.
+one of notification, provider, provider_type, routing_rule, template, tenant, client, api_key.
 
 Example: {"reason": "RESOURCE_NOT_FOUND", "domain": "angarium", "metadata": {"resource": "provider"}}
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 11
 """ALREADY_EXISTS. The client account used this `request_id` for another request in the last 7 days. `tracking_id` is
-the message that was made then. Repeating the call does not help.
+the message that was made then; of an OtpVerify it is absent. Repeating the call does not help.
 
 Example: {"reason": "REQUEST_ID_REUSED", "domain": "angarium",
 "metadata": {"tracking_id": "01936d2a-7c1e-7b52-9d0e-3f5a8c1b2d4e"}}
@@ -294,6 +311,11 @@ ERROR_REASON_SENDER_NOT_ALLOWED: ErrorReason.ValueType  # 17
 
 Example: {"reason": "SENDER_NOT_ALLOWED", "domain": "angarium", "metadata": {"sender": "SHOP"}}
 """
+ERROR_REASON_TEMPLATE_INACTIVE: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION. The template is switched off, or is for messages of another class.
+
+Example: {"reason": "TEMPLATE_INACTIVE", "domain": "angarium", "metadata": {"template_key": "otp_login"}}
+"""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 19
 """FAILED_PRECONDITION. The etag or revision in the request is not the present one: read again, then change.
 
@@ -320,6 +342,18 @@ ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 23
 """RESOURCE_EXHAUSTED. The request is larger than 1 MiB. Repeating the call does not help.
 
 Example: {"reason": "MESSAGE_TOO_LARGE", "domain": "angarium", "metadata": {"limit_bytes": "1048576"}}
+"""
+ERROR_REASON_QUOTA_EXHAUSTED: ErrorReason.ValueType  # 25
+"""RESOURCE_EXHAUSTED. A limit on what costs money or trust is used up: codes to one address, to numbers of one prefix,
+for one end user; checks of codes. `limit` names it: destination, verification, prefix, end_user, checks. Wait as
+long as `RetryInfo` says. Do not tell end users which limit it was.
+
+Example: {"reason": "QUOTA_EXHAUSTED", "domain": "angarium", "metadata": {"limit": "destination"}}
+"""
+ERROR_REASON_OTP_COOLDOWN: ErrorReason.ValueType  # 26
+"""RESOURCE_EXHAUSTED. A code went to this address less than 30 s ago. Wait as long as `RetryInfo` says.
+
+Example: {"reason": "OTP_COOLDOWN", "domain": "angarium", "metadata": {}}
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED. The server has more work than it can do in time. Nothing was done; wait as long as `RetryInfo`

@@ -98,6 +98,30 @@ whether a provider took it.
 """
 Global___MessageClass: _TypeAlias = MessageClass  # noqa: Y015
 
+class _MessageKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MessageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MESSAGE_KIND_UNSPECIFIED: _MessageKind.ValueType  # 0
+    """The provider's own template where one is bound, else text."""
+    MESSAGE_KIND_TEXT: _MessageKind.ValueType  # 1
+    """Text, even where the provider has a template of its own for it."""
+    MESSAGE_KIND_PROVIDER_TEMPLATED: _MessageKind.ValueType  # 2
+    """A template of the provider's own. Provider accounts to which none is bound are passed over."""
+
+class MessageKind(_MessageKind, metaclass=_MessageKindEnumTypeWrapper):
+    """In which form a message is handed to a provider."""
+
+MESSAGE_KIND_UNSPECIFIED: MessageKind.ValueType  # 0
+"""The provider's own template where one is bound, else text."""
+MESSAGE_KIND_TEXT: MessageKind.ValueType  # 1
+"""Text, even where the provider has a template of its own for it."""
+MESSAGE_KIND_PROVIDER_TEMPLATED: MessageKind.ValueType  # 2
+"""A template of the provider's own. Provider accounts to which none is bound are passed over."""
+Global___MessageKind: _TypeAlias = MessageKind  # noqa: Y015
+
 class _Platform:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -443,6 +467,9 @@ class Notification(_message.Message):
     RECIPIENT_HINT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    VERIFICATION_ID_FIELD_NUMBER: _builtins.int
+    TEMPLATE_KEY_FIELD_NUMBER: _builtins.int
+    TEMPLATE_REVISION_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
     ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
@@ -480,11 +507,17 @@ class Notification(_message.Message):
     """Enough of the address to recognise it, as in `+98•••••0111`. The full address never comes back."""
     reference: _builtins.str
     """As in the SendRequest."""
-    rule: _builtins.str
-    """Numbers kept for later: 16, 17, 18, 19, 24.
+    verification_id: _builtins.str
+    """Number kept for later: 16.
 
-    Name of the routing rule that it follows. Empty: no rule matched, the active providers by priority.
+    The verification whose code it carries; empty where it carries none.
     """
+    template_key: _builtins.str
+    """The template that it was accepted with; empty where it brought its own text."""
+    template_revision: _builtins.int
+    """The revision of that template, which it keeps whatever changes later; 0 where it has none."""
+    rule: _builtins.str
+    """Name of the routing rule that it follows. Empty: no rule matched, the active providers by priority."""
     attempt_count: _builtins.int
     """How many attempts were begun."""
     last_sequence: _builtins.int
@@ -501,7 +534,10 @@ class Notification(_message.Message):
 
     @_builtins.property
     def schedule_time(self) -> _timestamp_pb2.Timestamp:
-        """As in the SendRequest; unset: at once."""
+        """Number kept for later: 24.
+
+        As in the SendRequest; unset: at once.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -537,6 +573,9 @@ class Notification(_message.Message):
         recipient_hint: _builtins.str = ...,
         reference: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        verification_id: _builtins.str = ...,
+        template_key: _builtins.str = ...,
+        template_revision: _builtins.int = ...,
         rule: _builtins.str = ...,
         attempt_count: _builtins.int = ...,
         last_sequence: _builtins.int = ...,
@@ -549,7 +588,7 @@ class Notification(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "failure", b"failure", "finish_time", b"finish_time", "schedule_time", b"schedule_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "channel", b"channel", "client_id", b"client_id", "create_time", b"create_time", "done", b"done", "expire_time", b"expire_time", "failure", b"failure", "finish_time", b"finish_time", "intent", b"intent", "last_sequence", b"last_sequence", "message_class", b"message_class", "provider", b"provider", "recipient_hint", b"recipient_hint", "reference", b"reference", "request_id", b"request_id", "rule", b"rule", "schedule_time", b"schedule_time", "segments", b"segments", "state", b"state", "status", b"status", "tags", b"tags", "tenant_id", b"tenant_id", "tracking_id", b"tracking_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "channel", b"channel", "client_id", b"client_id", "create_time", b"create_time", "done", b"done", "expire_time", b"expire_time", "failure", b"failure", "finish_time", b"finish_time", "intent", b"intent", "last_sequence", b"last_sequence", "message_class", b"message_class", "provider", b"provider", "recipient_hint", b"recipient_hint", "reference", b"reference", "request_id", b"request_id", "rule", b"rule", "schedule_time", b"schedule_time", "segments", b"segments", "state", b"state", "status", b"status", "tags", b"tags", "template_key", b"template_key", "template_revision", b"template_revision", "tenant_id", b"tenant_id", "tracking_id", b"tracking_id", "update_time", b"update_time", "verification_id", b"verification_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -914,3 +953,153 @@ class LocalizedResource(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LocalizedResource: _TypeAlias = LocalizedResource  # noqa: Y015
+
+@_typing.final
+class RouteExplanation(_message.Message):
+    """Why a message takes the way that it takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Rule(_message.Message):
+        """One routing rule, as it was looked at."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        MATCHED_FIELD_NUMBER: _builtins.int
+        WHY_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """Its name; empty for the implied one, which takes the active providers by priority."""
+        matched: _builtins.bool
+        """The message follows it. At most one of the rules is followed."""
+        why: _builtins.str
+        """Why it was followed or passed over, in a word: FOLLOWED, SCENARIO, INACTIVE, INTENT, COUNTRY, OPERATOR,
+        MESSAGE_CLASS, TAGS, BEHIND (it would match, and one before it did), IMPLIED.
+        """
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            matched: _builtins.bool = ...,
+            why: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["matched", b"matched", "name", b"name", "why", b"why"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Candidate(_message.Message):
+        """One provider account in one step of the rule."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _Verdict:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RouteExplanation.Candidate._Verdict.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            VERDICT_UNSPECIFIED: RouteExplanation.Candidate._Verdict.ValueType  # 0
+            """Never in an answer."""
+            VERDICT_CHOSEN: RouteExplanation.Candidate._Verdict.ValueType  # 1
+            """The message goes there next."""
+            VERDICT_FALLBACK: RouteExplanation.Candidate._Verdict.ValueType  # 2
+            """It is left for when what goes before it fails."""
+            VERDICT_SKIPPED: RouteExplanation.Candidate._Verdict.ValueType  # 3
+            """It is passed over."""
+
+        class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+            """What was decided about it."""
+
+        VERDICT_UNSPECIFIED: RouteExplanation.Candidate.Verdict.ValueType  # 0
+        """Never in an answer."""
+        VERDICT_CHOSEN: RouteExplanation.Candidate.Verdict.ValueType  # 1
+        """The message goes there next."""
+        VERDICT_FALLBACK: RouteExplanation.Candidate.Verdict.ValueType  # 2
+        """It is left for when what goes before it fails."""
+        VERDICT_SKIPPED: RouteExplanation.Candidate.Verdict.ValueType  # 3
+        """It is passed over."""
+
+        STEP_FIELD_NUMBER: _builtins.int
+        CHANNEL_FIELD_NUMBER: _builtins.int
+        PROVIDER_FIELD_NUMBER: _builtins.int
+        VERDICT_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        DETAIL_FIELD_NUMBER: _builtins.int
+        step: _builtins.int
+        """The step of the rule, from 1."""
+        channel: Global___Channel.ValueType
+        """The channel."""
+        provider: _builtins.str
+        """Name of the provider account."""
+        verdict: Global___RouteExplanation.Candidate.Verdict.ValueType
+        """What was decided about it."""
+        reason: _builtins.str
+        """Why it was passed over, or is not the first choice, in a word such as INACTIVE, NOT_CONFIGURED, NO_ADDRESS,
+        SENDER, TEMPLATE, BREAKER_OPEN, RATE_LIMITED, STEP_OVER; empty where there is nothing to tell. More words may be
+        added.
+        """
+        detail: _builtins.str
+        """The same in a sentence."""
+        def __init__(
+            self,
+            *,
+            step: _builtins.int = ...,
+            channel: Global___Channel.ValueType = ...,
+            provider: _builtins.str = ...,
+            verdict: Global___RouteExplanation.Candidate.Verdict.ValueType = ...,
+            reason: _builtins.str = ...,
+            detail: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "detail", b"detail", "provider", b"provider", "reason", b"reason", "step", b"step", "verdict", b"verdict"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RULES_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    country: _builtins.str
+    """The country of the phone number, by its two letters; empty where that is not known."""
+    operator: _builtins.str
+    """The operator that the number's prefix was given to, as the rules match it; empty where that is not known."""
+    segments: _builtins.int
+    """Parts that an SMS of the message takes; 0 where that is not known or has no meaning."""
+    encoding: _builtins.str
+    """`GSM-7` or `UCS-2`; empty where the message has no text."""
+    revision: _builtins.str
+    """The revision of the rules by which it was decided."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteExplanation.Rule]:
+        """The active and inactive rules in the order in which they were looked at."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteExplanation.Candidate]:
+        """The provider accounts of the route, in order."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___RouteExplanation.Rule] | None = ...,
+        candidates: _abc.Iterable[Global___RouteExplanation.Candidate] | None = ...,
+        country: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        segments: _builtins.int = ...,
+        encoding: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "country", b"country", "encoding", b"encoding", "operator", b"operator", "revision", b"revision", "rules", b"rules", "segments", b"segments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteExplanation: _TypeAlias = RouteExplanation  # noqa: Y015

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&angarium/v1/notification_service.proto\x12\x0b\x61ngarium.v1\x1a\x19\x61ngarium/v1/message.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x04\n\x0bSendRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06intent\x18\x03 \x01(\t\x12)\n\trecipient\x18\x04 \x01(\x0b\x32\x16.angarium.v1.Recipient\x12\x11\n\x04text\x18\x07 \x01(\tB\x03\x80\x01\x01\x12\x30\n\rmessage_class\x18\t \x01(\x0e\x32\x19.angarium.v1.MessageClass\x12\x0e\n\x06sender\x18\n \x01(\t\x12%\n\x07\x63hannel\x18\x0c \x01(\x0e\x32\x14.angarium.v1.Channel\x12\x31\n\rschedule_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12>\n\x0eon_unconfirmed\x18\x0f \x01(\x0e\x32&.angarium.v1.SendRequest.OnUnconfirmed\x12\x11\n\treference\x18\x10 \x01(\t\x12\x0c\n\x04tags\x18\x11 \x03(\t\"g\n\rOnUnconfirmed\x12\x1e\n\x1aON_UNCONFIRMED_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_UNCONFIRMED_STAY\x10\x01\x12\x1d\n\x19ON_UNCONFIRMED_SEND_AGAIN\x10\x02\"\xd7\x01\n\x0cSendResponse\x12\x13\n\x0btracking_id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.angarium.v1.Notification.State\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\t\"=\n\x13SendAndWatchRequest\x12&\n\x04send\x18\x03 \x01(\x0b\x32\x18.angarium.v1.SendRequest\"\x93\x01\n\x14SendAndWatchResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.angarium.v1.StatusEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12/\n\x0cnotification\x18\x03 \x01(\x0b\x32\x19.angarium.v1.Notification\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"N\n\x10GetStatusRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\"\xdd\x01\n\x11GetStatusResponse\x12/\n\x0cnotification\x18\x01 \x01(\x0b\x32\x19.angarium.v1.Notification\x12\x33\n\x0f\x63hannel_results\x18\x02 \x03(\x0b\x32\x1a.angarium.v1.ChannelResult\x12&\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x14.angarium.v1.Attempt\x12*\n\x08timeline\x18\x04 \x03(\x0b\x32\x18.angarium.v1.StatusEvent\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\t\"\x92\x01\n\x12WatchStatusRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\x12/\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1f.angarium.v1.NotificationFilter\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\t\x12\x13\n\x0bstates_only\x18\x06 \x01(\x08\"\x80\x01\n\x13WatchStatusResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.angarium.v1.StatusEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12/\n\x0cnotification\x18\x03 \x01(\x0b\x32\x19.angarium.v1.Notification\"\x85\x01\n\x18ListNotificationsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12/\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1f.angarium.v1.NotificationFilter\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"v\n\x19ListNotificationsResponse\x12\x30\n\rnotifications\x18\x01 \x03(\x0b\x32\x19.angarium.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"7\n\rCancelRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\"U\n\x0e\x43\x61ncelResponse\x12/\n\x0cnotification\x18\x01 \x01(\x0b\x32\x19.angarium.v1.Notification\x12\x12\n\nhanded_off\x18\x02 \x01(\x08\x32\xff\x03\n\x13NotificationService\x12;\n\x04Send\x12\x18.angarium.v1.SendRequest\x1a\x19.angarium.v1.SendResponse\x12U\n\x0cSendAndWatch\x12 .angarium.v1.SendAndWatchRequest\x1a!.angarium.v1.SendAndWatchResponse0\x01\x12O\n\tGetStatus\x12\x1d.angarium.v1.GetStatusRequest\x1a\x1e.angarium.v1.GetStatusResponse\"\x03\x90\x02\x01\x12W\n\x0bWatchStatus\x12\x1f.angarium.v1.WatchStatusRequest\x1a .angarium.v1.WatchStatusResponse\"\x03\x90\x02\x01\x30\x01\x12g\n\x11ListNotifications\x12%.angarium.v1.ListNotificationsRequest\x1a&.angarium.v1.ListNotificationsResponse\"\x03\x90\x02\x01\x12\x41\n\x06\x43\x61ncel\x12\x1a.angarium.v1.CancelRequest\x1a\x1b.angarium.v1.CancelResponseBQ\n\x0b\x61ngarium.v1B\x18NotificationServiceProtoP\x01Z&angarium/gen/go/angarium/v1;angariumv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&angarium/v1/notification_service.proto\x12\x0b\x61ngarium.v1\x1a\x19\x61ngarium/v1/message.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x06\n\x0bSendRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06intent\x18\x03 \x01(\t\x12)\n\trecipient\x18\x04 \x01(\x0b\x32\x16.angarium.v1.Recipient\x12\x39\n\x06params\x18\x05 \x03(\x0b\x32$.angarium.v1.SendRequest.ParamsEntryB\x03\x80\x01\x01\x12\x14\n\x0ctemplate_key\x18\x06 \x01(\t\x12\x11\n\x04text\x18\x07 \x01(\tB\x03\x80\x01\x01\x12.\n\x0cmessage_kind\x18\x08 \x01(\x0e\x32\x18.angarium.v1.MessageKind\x12\x30\n\rmessage_class\x18\t \x01(\x0e\x32\x19.angarium.v1.MessageClass\x12\x0e\n\x06sender\x18\n \x01(\t\x12\x10\n\x08scenario\x18\x0b \x01(\t\x12%\n\x07\x63hannel\x18\x0c \x01(\x0e\x32\x14.angarium.v1.Channel\x12\x31\n\rschedule_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12>\n\x0eon_unconfirmed\x18\x0f \x01(\x0e\x32&.angarium.v1.SendRequest.OnUnconfirmed\x12\x11\n\treference\x18\x10 \x01(\t\x12\x0c\n\x04tags\x18\x11 \x03(\t\x12\x17\n\x0f\x61pplication_key\x18\x12 \x01(\t\x12\x19\n\x11template_revision\x18\x13 \x01(\x05\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\rOnUnconfirmed\x12\x1e\n\x1aON_UNCONFIRMED_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_UNCONFIRMED_STAY\x10\x01\x12\x1d\n\x19ON_UNCONFIRMED_SEND_AGAIN\x10\x02\"\xd7\x01\n\x0cSendResponse\x12\x13\n\x0btracking_id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.angarium.v1.Notification.State\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\t\"=\n\x13SendAndWatchRequest\x12&\n\x04send\x18\x03 \x01(\x0b\x32\x18.angarium.v1.SendRequest\"\x93\x01\n\x14SendAndWatchResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.angarium.v1.StatusEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12/\n\x0cnotification\x18\x03 \x01(\x0b\x32\x19.angarium.v1.Notification\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"N\n\x10GetStatusRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\"\x91\x02\n\x11GetStatusResponse\x12/\n\x0cnotification\x18\x01 \x01(\x0b\x32\x19.angarium.v1.Notification\x12\x33\n\x0f\x63hannel_results\x18\x02 \x03(\x0b\x32\x1a.angarium.v1.ChannelResult\x12&\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x14.angarium.v1.Attempt\x12*\n\x08timeline\x18\x04 \x03(\x0b\x32\x18.angarium.v1.StatusEvent\x12\x32\n\x0b\x65xplanation\x18\x05 \x01(\x0b\x32\x1d.angarium.v1.RouteExplanation\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\t\"\x92\x01\n\x12WatchStatusRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\x12/\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1f.angarium.v1.NotificationFilter\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\t\x12\x13\n\x0bstates_only\x18\x06 \x01(\x08\"\x80\x01\n\x13WatchStatusResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.angarium.v1.StatusEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12/\n\x0cnotification\x18\x03 \x01(\x0b\x32\x19.angarium.v1.Notification\"\x85\x01\n\x18ListNotificationsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12/\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1f.angarium.v1.NotificationFilter\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"v\n\x19ListNotificationsResponse\x12\x30\n\rnotifications\x18\x01 \x03(\x0b\x32\x19.angarium.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"7\n\rCancelRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\"U\n\x0e\x43\x61ncelResponse\x12/\n\x0cnotification\x18\x01 \x01(\x0b\x32\x19.angarium.v1.Notification\x12\x12\n\nhanded_off\x18\x02 \x01(\x08\x32\xff\x03\n\x13NotificationService\x12;\n\x04Send\x12\x18.angarium.v1.SendRequest\x1a\x19.angarium.v1.SendResponse\x12U\n\x0cSendAndWatch\x12 .angarium.v1.SendAndWatchRequest\x1a!.angarium.v1.SendAndWatchResponse0\x01\x12O\n\tGetStatus\x12\x1d.angarium.v1.GetStatusRequest\x1a\x1e.angarium.v1.GetStatusResponse\"\x03\x90\x02\x01\x12W\n\x0bWatchStatus\x12\x1f.angarium.v1.WatchStatusRequest\x1a .angarium.v1.WatchStatusResponse\"\x03\x90\x02\x01\x30\x01\x12g\n\x11ListNotifications\x12%.angarium.v1.ListNotificationsRequest\x1a&.angarium.v1.ListNotificationsResponse\"\x03\x90\x02\x01\x12\x41\n\x06\x43\x61ncel\x12\x1a.angarium.v1.CancelRequest\x1a\x1b.angarium.v1.CancelResponseBQ\n\x0b\x61ngarium.v1B\x18NotificationServiceProtoP\x01Z&angarium/gen/go/angarium/v1;angariumv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'angarium.v1.notification_se
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\013angarium.v1B\030NotificationServiceProtoP\001Z&angarium/gen/go/angarium/v1;angariumv1'
+  _globals['_SENDREQUEST_PARAMSENTRY']._loaded_options = None
+  _globals['_SENDREQUEST_PARAMSENTRY']._serialized_options = b'8\001'
+  _globals['_SENDREQUEST'].fields_by_name['params']._loaded_options = None
+  _globals['_SENDREQUEST'].fields_by_name['params']._serialized_options = b'\200\001\001'
   _globals['_SENDREQUEST'].fields_by_name['text']._loaded_options = None
   _globals['_SENDREQUEST'].fields_by_name['text']._serialized_options = b'\200\001\001'
   _globals['_NOTIFICATIONSERVICE'].methods_by_name['GetStatus']._loaded_options = None
@@ -44,31 +48,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NOTIFICATIONSERVICE'].methods_by_name['ListNotifications']._loaded_options = None
   _globals['_NOTIFICATIONSERVICE'].methods_by_name['ListNotifications']._serialized_options = b'\220\002\001'
   _globals['_SENDREQUEST']._serialized_start=148
-  _globals['_SENDREQUEST']._serialized_end=676
-  _globals['_SENDREQUEST_ONUNCONFIRMED']._serialized_start=573
-  _globals['_SENDREQUEST_ONUNCONFIRMED']._serialized_end=676
-  _globals['_SENDRESPONSE']._serialized_start=679
-  _globals['_SENDRESPONSE']._serialized_end=894
-  _globals['_SENDANDWATCHREQUEST']._serialized_start=896
-  _globals['_SENDANDWATCHREQUEST']._serialized_end=957
-  _globals['_SENDANDWATCHRESPONSE']._serialized_start=960
-  _globals['_SENDANDWATCHRESPONSE']._serialized_end=1107
-  _globals['_GETSTATUSREQUEST']._serialized_start=1109
-  _globals['_GETSTATUSREQUEST']._serialized_end=1187
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1190
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1411
-  _globals['_WATCHSTATUSREQUEST']._serialized_start=1414
-  _globals['_WATCHSTATUSREQUEST']._serialized_end=1560
-  _globals['_WATCHSTATUSRESPONSE']._serialized_start=1563
-  _globals['_WATCHSTATUSRESPONSE']._serialized_end=1691
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=1694
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=1827
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=1829
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=1947
-  _globals['_CANCELREQUEST']._serialized_start=1949
-  _globals['_CANCELREQUEST']._serialized_end=2004
-  _globals['_CANCELRESPONSE']._serialized_start=2006
-  _globals['_CANCELRESPONSE']._serialized_end=2091
-  _globals['_NOTIFICATIONSERVICE']._serialized_start=2094
-  _globals['_NOTIFICATIONSERVICE']._serialized_end=2605
+  _globals['_SENDREQUEST']._serialized_end=922
+  _globals['_SENDREQUEST_PARAMSENTRY']._serialized_start=772
+  _globals['_SENDREQUEST_PARAMSENTRY']._serialized_end=817
+  _globals['_SENDREQUEST_ONUNCONFIRMED']._serialized_start=819
+  _globals['_SENDREQUEST_ONUNCONFIRMED']._serialized_end=922
+  _globals['_SENDRESPONSE']._serialized_start=925
+  _globals['_SENDRESPONSE']._serialized_end=1140
+  _globals['_SENDANDWATCHREQUEST']._serialized_start=1142
+  _globals['_SENDANDWATCHREQUEST']._serialized_end=1203
+  _globals['_SENDANDWATCHRESPONSE']._serialized_start=1206
+  _globals['_SENDANDWATCHRESPONSE']._serialized_end=1353
+  _globals['_GETSTATUSREQUEST']._serialized_start=1355
+  _globals['_GETSTATUSREQUEST']._serialized_end=1433
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1436
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1709
+  _globals['_WATCHSTATUSREQUEST']._serialized_start=1712
+  _globals['_WATCHSTATUSREQUEST']._serialized_end=1858
+  _globals['_WATCHSTATUSRESPONSE']._serialized_start=1861
+  _globals['_WATCHSTATUSRESPONSE']._serialized_end=1989
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=1992
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=2125
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=2127
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=2245
+  _globals['_CANCELREQUEST']._serialized_start=2247
+  _globals['_CANCELREQUEST']._serialized_end=2302
+  _globals['_CANCELRESPONSE']._serialized_start=2304
+  _globals['_CANCELRESPONSE']._serialized_end=2389
+  _globals['_NOTIFICATIONSERVICE']._serialized_start=2392
+  _globals['_NOTIFICATIONSERVICE']._serialized_end=2903
 # @@protoc_insertion_point(module_scope)

@@ -53,19 +53,45 @@ class SendRequest(_message.Message):
     ON_UNCONFIRMED_SEND_AGAIN: SendRequest.OnUnconfirmed.ValueType  # 2
     """Send once more. Somebody may get it twice."""
 
+    @_typing.final
+    class ParamsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TENANT_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     INTENT_FIELD_NUMBER: _builtins.int
     RECIPIENT_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    TEMPLATE_KEY_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    MESSAGE_KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_CLASS_FIELD_NUMBER: _builtins.int
     SENDER_FIELD_NUMBER: _builtins.int
+    SCENARIO_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     ON_UNCONFIRMED_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    APPLICATION_KEY_FIELD_NUMBER: _builtins.int
+    TEMPLATE_REVISION_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant to act for, ≤ 120 characters. Empty: the key's own. Another needs the scope `tenant.override`."""
     request_id: _builtins.str
@@ -76,12 +102,16 @@ class SendRequest(_message.Message):
     """Required: what the message is for, such as `OTP_LOGIN`; the routing rules choose by it. ≤ 120 characters of
     `A-Z a-z 0-9 _ . : -`.
     """
-    text: _builtins.str
-    """Numbers kept for later: 5, 6, 8, 11, 18, 19. Contents per channel will stand from 20 on.
-
-    Required in this version: what is to be said, 1–1,600 characters, no NUL and no control characters but line breaks
-    and tabs. Where it can go out by SMS, ≤ 10 parts.
+    template_key: _builtins.str
+    """The template that says it, ≤ 120 characters; not beside `text`. With neither, the template that serves the intent:
+    of several, the first by priority, then by key.
     """
+    text: _builtins.str
+    """What is to be said, 1–1,600 characters, no NUL and no control characters but line breaks and tabs. Where it can go
+    out by SMS, ≤ 10 parts. It is sent as it is: no parameters are read in it.
+    """
+    message_kind: _message_pb2.MessageKind.ValueType
+    """In which form it is handed to providers. Default: their own template where one is bound, else text."""
     message_class: _message_pb2.MessageClass.ValueType
     """What kind of message it is. Default: TRANSACTIONAL."""
     sender: _builtins.str
@@ -89,6 +119,8 @@ class SendRequest(_message.Message):
     name with letters ≤ 11. Empty: the route step's, else the account's own. One that no account of the route may use
     is FAILED_PRECONDITION (SENDER_NOT_ALLOWED).
     """
+    scenario: _builtins.str
+    """A routing rule by its name, whatever intents and match it has, ≤ 120 characters. Empty: the first that matches."""
     channel: _message_pb2.Channel.ValueType
     """This channel only. Default: every channel of the route."""
     on_unconfirmed: Global___SendRequest.OnUnconfirmed.ValueType
@@ -97,10 +129,22 @@ class SendRequest(_message.Message):
     """
     reference: _builtins.str
     """Your own word for it, ≤ 255 characters, in every event; hold no personal data in it."""
+    application_key: _builtins.str
+    """Which of a provider account's applications shall send it, ≤ 120 characters, for providers that have several. Empty:
+    the route step's, else the account's own.
+    """
+    template_revision: _builtins.int
+    """The revision of the template, beside `template_key`. Default: the latest. One that there is not is NOT_FOUND."""
     @_builtins.property
     def recipient(self) -> _message_pb2.Recipient:
         """Required: whom it goes to. A recipient with no address that a channel of the route can use is FAILED_PRECONDITION
         (RECIPIENT_UNRESOLVED).
+        """
+
+    @_builtins.property
+    def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the template needs, by name: ≤ 64, each ≤ 4 KiB, 16 KiB in all; names of 1–64 characters of `A-Z a-z 0-9 _`.
+        One that the template lacks, or does not name, is INVALID_ARGUMENT. A list is keys `"1"`, `"2"`, ….
         """
 
     @_builtins.property
@@ -125,19 +169,25 @@ class SendRequest(_message.Message):
         request_id: _builtins.str = ...,
         intent: _builtins.str = ...,
         recipient: _message_pb2.Recipient | None = ...,
+        params: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        template_key: _builtins.str = ...,
         text: _builtins.str = ...,
+        message_kind: _message_pb2.MessageKind.ValueType = ...,
         message_class: _message_pb2.MessageClass.ValueType = ...,
         sender: _builtins.str = ...,
+        scenario: _builtins.str = ...,
         channel: _message_pb2.Channel.ValueType = ...,
         schedule_time: _timestamp_pb2.Timestamp | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
         on_unconfirmed: Global___SendRequest.OnUnconfirmed.ValueType = ...,
         reference: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        application_key: _builtins.str = ...,
+        template_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recipient", b"recipient", "schedule_time", b"schedule_time", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "intent", b"intent", "message_class", b"message_class", "on_unconfirmed", b"on_unconfirmed", "recipient", b"recipient", "reference", b"reference", "request_id", b"request_id", "schedule_time", b"schedule_time", "sender", b"sender", "tags", b"tags", "tenant_id", b"tenant_id", "text", b"text", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application_key", b"application_key", "channel", b"channel", "intent", b"intent", "message_class", b"message_class", "message_kind", b"message_kind", "on_unconfirmed", b"on_unconfirmed", "params", b"params", "recipient", b"recipient", "reference", b"reference", "request_id", b"request_id", "scenario", b"scenario", "schedule_time", b"schedule_time", "sender", b"sender", "tags", b"tags", "template_key", b"template_key", "template_revision", b"template_revision", "tenant_id", b"tenant_id", "text", b"text", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,12 +341,10 @@ class GetStatusResponse(_message.Message):
     CHANNEL_RESULTS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Numbers kept for later: 5.
-
-    For WatchStatus with this `tracking_id`: what comes after this timeline.
-    """
+    """For WatchStatus with this `tracking_id`: what comes after this timeline."""
     @_builtins.property
     def notification(self) -> _message_pb2.Notification:
         """The message."""
@@ -313,6 +361,10 @@ class GetStatusResponse(_message.Message):
     def timeline(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.StatusEvent]:
         """Its events so far, in order, from the first."""
 
+    @_builtins.property
+    def explanation(self) -> _message_pb2.RouteExplanation:
+        """Why it took the way that it took, as of the last time that its route was planned; unset before the first."""
+
     def __init__(
         self,
         *,
@@ -320,11 +372,12 @@ class GetStatusResponse(_message.Message):
         channel_results: _abc.Iterable[_message_pb2.ChannelResult] | None = ...,
         attempts: _abc.Iterable[_message_pb2.Attempt] | None = ...,
         timeline: _abc.Iterable[_message_pb2.StatusEvent] | None = ...,
+        explanation: _message_pb2.RouteExplanation | None = ...,
         cursor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "notification", b"notification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "channel_results", b"channel_results", "cursor", b"cursor", "notification", b"notification", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "channel_results", b"channel_results", "cursor", b"cursor", "explanation", b"explanation", "notification", b"notification", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

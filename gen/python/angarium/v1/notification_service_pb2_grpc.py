@@ -113,8 +113,8 @@ class NotificationServiceServicer(object):
         first one's `tracking_id`, `replayed = true` and the present state. After a lost answer, repeat it so.
 
         Scope: `send`.
-        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); FAILED_PRECONDITION (NO_ROUTE, RECIPIENT_UNRESOLVED,
-        COUNTRY_NOT_ALLOWED, SENDER_NOT_ALLOWED).
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); NOT_FOUND (RESOURCE_NOT_FOUND, resource template or routing_rule);
+        FAILED_PRECONDITION (TEMPLATE_INACTIVE, NO_ROUTE, RECIPIENT_UNRESOLVED, COUNTRY_NOT_ALLOWED, SENDER_NOT_ALLOWED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

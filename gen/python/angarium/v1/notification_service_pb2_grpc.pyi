@@ -59,8 +59,8 @@ class NotificationServiceStub:
     first one's `tracking_id`, `replayed = true` and the present state. After a lost answer, repeat it so.
 
     Scope: `send`.
-    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); FAILED_PRECONDITION (NO_ROUTE, RECIPIENT_UNRESOLVED,
-    COUNTRY_NOT_ALLOWED, SENDER_NOT_ALLOWED).
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); NOT_FOUND (RESOURCE_NOT_FOUND, resource template or routing_rule);
+    FAILED_PRECONDITION (TEMPLATE_INACTIVE, NO_ROUTE, RECIPIENT_UNRESOLVED, COUNTRY_NOT_ALLOWED, SENDER_NOT_ALLOWED).
     """
     SendAndWatch: _grpc.UnaryStreamMultiCallable[_notification_service_pb2.SendAndWatchRequest, _notification_service_pb2.SendAndWatchResponse]
     """Send and WatchStatus of that message in one call. The first answer comes when the message is stored durably and
@@ -141,8 +141,8 @@ class NotificationServiceAsyncStub(NotificationServiceStub):
     first one's `tracking_id`, `replayed = true` and the present state. After a lost answer, repeat it so.
 
     Scope: `send`.
-    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); FAILED_PRECONDITION (NO_ROUTE, RECIPIENT_UNRESOLVED,
-    COUNTRY_NOT_ALLOWED, SENDER_NOT_ALLOWED).
+    Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); NOT_FOUND (RESOURCE_NOT_FOUND, resource template or routing_rule);
+    FAILED_PRECONDITION (TEMPLATE_INACTIVE, NO_ROUTE, RECIPIENT_UNRESOLVED, COUNTRY_NOT_ALLOWED, SENDER_NOT_ALLOWED).
     """
     SendAndWatch: _aio.UnaryStreamMultiCallable[_notification_service_pb2.SendAndWatchRequest, _notification_service_pb2.SendAndWatchResponse]  # type: ignore[assignment]
     """Send and WatchStatus of that message in one call. The first answer comes when the message is stored durably and
@@ -226,8 +226,8 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         first one's `tracking_id`, `replayed = true` and the present state. After a lost answer, repeat it so.
 
         Scope: `send`.
-        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); FAILED_PRECONDITION (NO_ROUTE, RECIPIENT_UNRESOLVED,
-        COUNTRY_NOT_ALLOWED, SENDER_NOT_ALLOWED).
+        Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); NOT_FOUND (RESOURCE_NOT_FOUND, resource template or routing_rule);
+        FAILED_PRECONDITION (TEMPLATE_INACTIVE, NO_ROUTE, RECIPIENT_UNRESOLVED, COUNTRY_NOT_ALLOWED, SENDER_NOT_ALLOWED).
         """
 
     @_abc_1.abstractmethod

@@ -277,7 +277,9 @@ class Setting(_message.Message):
     """What to show it as: `text`, `password`, `number`, `select`, `checkbox`."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What a value must fulfil, each as `name` or `name:argument`: `min:8`, `max:120`, `integer`, `url`, `phone`."""
+        """What a value must fulfil, each as `name` or `name:argument`: `min:8`, `max:120`, `integer`, `url`, `phone`,
+        `one_of:a|b`, `matches:` and a regular expression, `required_without:` and another setting.
+        """
 
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

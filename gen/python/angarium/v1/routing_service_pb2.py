@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from angarium.v1 import message_pb2 as angarium_dot_v1_dot_message__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!angarium/v1/routing_service.proto\x12\x0b\x61ngarium.v1\x1a\x19\x61ngarium/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x01\n\x0bRoutingRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ption\x18\x02 \x01(\t\x12\x0f\n\x07intents\x18\x03 \x03(\t\x12%\n\x05steps\x18\x05 \x03(\x0b\x32\x16.angarium.v1.RouteStep\x12\x16\n\tis_active\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_is_active\"y\n\tRouteStep\x12%\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x14.angarium.v1.Channel\x12\x11\n\tproviders\x18\x02 \x03(\t\x12\x15\n\x08\x66\x61llback\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x0e\n\x06sender\x18\x08 \x01(\tB\x0b\n\t_fallback\"\x92\x01\n\x16SetRoutingRulesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\'\n\x05rules\x18\x03 \x03(\x0b\x32\x18.angarium.v1.RoutingRule\x12\x13\n\x0breplace_all\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"f\n\x17SetRoutingRulesResponse\x12\'\n\x05rules\x18\x01 \x03(\x0b\x32\x18.angarium.v1.RoutingRule\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x10\n\x08warnings\x18\x03 \x03(\t\"J\n\x16GetRoutingRulesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x03 \x03(\t\x12\x0e\n\x06intent\x18\x04 \x01(\t\"T\n\x17GetRoutingRulesResponse\x12\'\n\x05rules\x18\x01 \x03(\x0b\x32\x18.angarium.v1.RoutingRule\x12\x10\n\x08revision\x18\x02 \x01(\t\"O\n\x19\x44\x65leteRoutingRulesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x03 \x03(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\"W\n\x1a\x44\x65leteRoutingRulesResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\'\n\x05rules\x18\x02 \x03(\x0b\x32\x18.angarium.v1.RoutingRule2\xb8\x02\n\x0eRoutingService\x12\\\n\x0fSetRoutingRules\x12#.angarium.v1.SetRoutingRulesRequest\x1a$.angarium.v1.SetRoutingRulesResponse\x12\x61\n\x0fGetRoutingRules\x12#.angarium.v1.GetRoutingRulesRequest\x1a$.angarium.v1.GetRoutingRulesResponse\"\x03\x90\x02\x01\x12\x65\n\x12\x44\x65leteRoutingRules\x12&.angarium.v1.DeleteRoutingRulesRequest\x1a\'.angarium.v1.DeleteRoutingRulesResponseBL\n\x0b\x61ngarium.v1B\x13RoutingServiceProtoP\x01Z&angarium/gen/go/angarium/v1;angariumv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!angarium/v1/routing_service.proto\x12\x0b\x61ngarium.v1\x1a\x19\x61ngarium/v1/message.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x02\n\x0bRoutingRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ption\x18\x02 \x01(\t\x12\x0f\n\x07intents\x18\x03 \x03(\t\x12&\n\x05match\x18\x04 \x01(\x0b\x32\x17.angarium.v1.RouteMatch\x12%\n\x05steps\x18\x05 \x03(\x0b\x32\x16.angarium.v1.RouteStep\x12\x16\n\tis_active\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_is_active\"{\n\nRouteMatch\x12\x18\n\x10\x63ountry_prefixes\x18\x01 \x03(\t\x12\x11\n\toperators\x18\x02 \x03(\t\x12\x32\n\x0fmessage_classes\x18\x03 \x03(\x0e\x32\x19.angarium.v1.MessageClass\x12\x0c\n\x04tags\x18\x04 \x03(\t\"\xf3\x03\n\tRouteStep\x12%\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x14.angarium.v1.Channel\x12\x11\n\tproviders\x18\x02 \x03(\t\x12\x31\n\x08strategy\x18\x03 \x01(\x0e\x32\x1f.angarium.v1.RouteStep.Strategy\x12\x34\n\x07weights\x18\x04 \x03(\x0b\x32#.angarium.v1.RouteStep.WeightsEntry\x12\x15\n\x08\x66\x61llback\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x31\n\x08wait_for\x18\x06 \x01(\x0e\x32\x1f.angarium.v1.Notification.State\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06sender\x18\x08 \x01(\t\x12\x17\n\x0f\x61pplication_key\x18\t \x01(\t\x12\x14\n\x0ctemplate_key\x18\n \x01(\t\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"Q\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x14\n\x10STRATEGY_ORDERED\x10\x01\x12\x15\n\x11STRATEGY_WEIGHTED\x10\x02\x42\x0b\n\t_fallback\"\x92\x01\n\x16SetRoutingRulesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\'\n\x05rules\x18\x03 \x03(\x0b\x32\x18.angarium.v1.RoutingRule\x12\x13\n\x0breplace_all\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"f\n\x17SetRoutingRulesResponse\x12\'\n\x05rules\x18\x01 \x03(\x0b\x32\x18.angarium.v1.RoutingRule\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x10\n\x08warnings\x18\x03 \x03(\t\"J\n\x16GetRoutingRulesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x03 \x03(\t\x12\x0e\n\x06intent\x18\x04 \x01(\t\"T\n\x17GetRoutingRulesResponse\x12\'\n\x05rules\x18\x01 \x03(\x0b\x32\x18.angarium.v1.RoutingRule\x12\x10\n\x08revision\x18\x02 \x01(\t\"O\n\x19\x44\x65leteRoutingRulesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x03 \x03(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\"W\n\x1a\x44\x65leteRoutingRulesResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\'\n\x05rules\x18\x02 \x03(\x0b\x32\x18.angarium.v1.RoutingRule\"\xbb\x03\n\x13\x45xplainRouteRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\x12\x0e\n\x06intent\x18\x04 \x01(\t\x12)\n\trecipient\x18\x05 \x01(\x0b\x32\x16.angarium.v1.Recipient\x12\x30\n\rmessage_class\x18\x06 \x01(\x0e\x32\x19.angarium.v1.MessageClass\x12%\n\x07\x63hannel\x18\x07 \x01(\x0e\x32\x14.angarium.v1.Channel\x12\x10\n\x08scenario\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x14\n\x0ctemplate_key\x18\n \x01(\t\x12\x41\n\x06params\x18\x0b \x03(\x0b\x32,.angarium.v1.ExplainRouteRequest.ParamsEntryB\x03\x80\x01\x01\x12\x11\n\x04text\x18\x0c \x01(\tB\x03\x80\x01\x01\x12-\n\x0b\x64raft_rules\x18\r \x03(\x0b\x32\x18.angarium.v1.RoutingRule\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x14\x45xplainRouteResponse\x12\x32\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x1d.angarium.v1.RouteExplanation2\x92\x03\n\x0eRoutingService\x12\\\n\x0fSetRoutingRules\x12#.angarium.v1.SetRoutingRulesRequest\x1a$.angarium.v1.SetRoutingRulesResponse\x12\x61\n\x0fGetRoutingRules\x12#.angarium.v1.GetRoutingRulesRequest\x1a$.angarium.v1.GetRoutingRulesResponse\"\x03\x90\x02\x01\x12\x65\n\x12\x44\x65leteRoutingRules\x12&.angarium.v1.DeleteRoutingRulesRequest\x1a\'.angarium.v1.DeleteRoutingRulesResponse\x12X\n\x0c\x45xplainRoute\x12 .angarium.v1.ExplainRouteRequest\x1a!.angarium.v1.ExplainRouteResponse\"\x03\x90\x02\x01\x42L\n\x0b\x61ngarium.v1B\x13RoutingServiceProtoP\x01Z&angarium/gen/go/angarium/v1;angariumv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,24 +35,46 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'angarium.v1.routing_service
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\013angarium.v1B\023RoutingServiceProtoP\001Z&angarium/gen/go/angarium/v1;angariumv1'
+  _globals['_ROUTESTEP_WEIGHTSENTRY']._loaded_options = None
+  _globals['_ROUTESTEP_WEIGHTSENTRY']._serialized_options = b'8\001'
+  _globals['_EXPLAINROUTEREQUEST_PARAMSENTRY']._loaded_options = None
+  _globals['_EXPLAINROUTEREQUEST_PARAMSENTRY']._serialized_options = b'8\001'
+  _globals['_EXPLAINROUTEREQUEST'].fields_by_name['params']._loaded_options = None
+  _globals['_EXPLAINROUTEREQUEST'].fields_by_name['params']._serialized_options = b'\200\001\001'
+  _globals['_EXPLAINROUTEREQUEST'].fields_by_name['text']._loaded_options = None
+  _globals['_EXPLAINROUTEREQUEST'].fields_by_name['text']._serialized_options = b'\200\001\001'
   _globals['_ROUTINGSERVICE'].methods_by_name['GetRoutingRules']._loaded_options = None
   _globals['_ROUTINGSERVICE'].methods_by_name['GetRoutingRules']._serialized_options = b'\220\002\001'
-  _globals['_ROUTINGRULE']._serialized_start=111
-  _globals['_ROUTINGRULE']._serialized_end=365
-  _globals['_ROUTESTEP']._serialized_start=367
-  _globals['_ROUTESTEP']._serialized_end=488
-  _globals['_SETROUTINGRULESREQUEST']._serialized_start=491
-  _globals['_SETROUTINGRULESREQUEST']._serialized_end=637
-  _globals['_SETROUTINGRULESRESPONSE']._serialized_start=639
-  _globals['_SETROUTINGRULESRESPONSE']._serialized_end=741
-  _globals['_GETROUTINGRULESREQUEST']._serialized_start=743
-  _globals['_GETROUTINGRULESREQUEST']._serialized_end=817
-  _globals['_GETROUTINGRULESRESPONSE']._serialized_start=819
-  _globals['_GETROUTINGRULESRESPONSE']._serialized_end=903
-  _globals['_DELETEROUTINGRULESREQUEST']._serialized_start=905
-  _globals['_DELETEROUTINGRULESREQUEST']._serialized_end=984
-  _globals['_DELETEROUTINGRULESRESPONSE']._serialized_start=986
-  _globals['_DELETEROUTINGRULESRESPONSE']._serialized_end=1073
-  _globals['_ROUTINGSERVICE']._serialized_start=1076
-  _globals['_ROUTINGSERVICE']._serialized_end=1388
+  _globals['_ROUTINGSERVICE'].methods_by_name['ExplainRoute']._loaded_options = None
+  _globals['_ROUTINGSERVICE'].methods_by_name['ExplainRoute']._serialized_options = b'\220\002\001'
+  _globals['_ROUTINGRULE']._serialized_start=143
+  _globals['_ROUTINGRULE']._serialized_end=437
+  _globals['_ROUTEMATCH']._serialized_start=439
+  _globals['_ROUTEMATCH']._serialized_end=562
+  _globals['_ROUTESTEP']._serialized_start=565
+  _globals['_ROUTESTEP']._serialized_end=1064
+  _globals['_ROUTESTEP_WEIGHTSENTRY']._serialized_start=922
+  _globals['_ROUTESTEP_WEIGHTSENTRY']._serialized_end=968
+  _globals['_ROUTESTEP_STRATEGY']._serialized_start=970
+  _globals['_ROUTESTEP_STRATEGY']._serialized_end=1051
+  _globals['_SETROUTINGRULESREQUEST']._serialized_start=1067
+  _globals['_SETROUTINGRULESREQUEST']._serialized_end=1213
+  _globals['_SETROUTINGRULESRESPONSE']._serialized_start=1215
+  _globals['_SETROUTINGRULESRESPONSE']._serialized_end=1317
+  _globals['_GETROUTINGRULESREQUEST']._serialized_start=1319
+  _globals['_GETROUTINGRULESREQUEST']._serialized_end=1393
+  _globals['_GETROUTINGRULESRESPONSE']._serialized_start=1395
+  _globals['_GETROUTINGRULESRESPONSE']._serialized_end=1479
+  _globals['_DELETEROUTINGRULESREQUEST']._serialized_start=1481
+  _globals['_DELETEROUTINGRULESREQUEST']._serialized_end=1560
+  _globals['_DELETEROUTINGRULESRESPONSE']._serialized_start=1562
+  _globals['_DELETEROUTINGRULESRESPONSE']._serialized_end=1649
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=1652
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=2095
+  _globals['_EXPLAINROUTEREQUEST_PARAMSENTRY']._serialized_start=2050
+  _globals['_EXPLAINROUTEREQUEST_PARAMSENTRY']._serialized_end=2095
+  _globals['_EXPLAINROUTERESPONSE']._serialized_start=2097
+  _globals['_EXPLAINROUTERESPONSE']._serialized_end=2171
+  _globals['_ROUTINGSERVICE']._serialized_start=2174
+  _globals['_ROUTINGSERVICE']._serialized_end=2576
 # @@protoc_insertion_point(module_scope)

@@ -6,9 +6,11 @@ Routing rules: which provider accounts a message is offered to, in which order."
 from angarium.v1 import message_pb2 as _message_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,6 +31,7 @@ class RoutingRule(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CAPTION_FIELD_NUMBER: _builtins.int
     INTENTS_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
@@ -47,11 +50,12 @@ class RoutingRule(_message.Message):
         """The intents that it serves, ≤ 100. Empty: every intent."""
 
     @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteStep]:
-        """Numbers kept for later: 4.
+    def match(self) -> Global___RouteMatch:
+        """What else must hold for a message to follow it. Unset: nothing."""
 
-        Required: what to try, 1–10 steps, the first first.
-        """
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteStep]:
+        """Required: what to try, 1–10 steps, the first first."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -67,21 +71,66 @@ class RoutingRule(_message.Message):
         name: _builtins.str = ...,
         caption: _builtins.str = ...,
         intents: _abc.Iterable[_builtins.str] | None = ...,
+        match: Global___RouteMatch | None = ...,
         steps: _abc.Iterable[Global___RouteStep] | None = ...,
         is_active: _builtins.bool | None = ...,
         priority: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "create_time", b"create_time", "is_active", b"is_active", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "create_time", b"create_time", "is_active", b"is_active", "match", b"match", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "caption", b"caption", "create_time", b"create_time", "intents", b"intents", "is_active", b"is_active", "name", b"name", "priority", b"priority", "steps", b"steps", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "caption", b"caption", "create_time", b"create_time", "intents", b"intents", "is_active", b"is_active", "match", b"match", "name", b"name", "priority", b"priority", "steps", b"steps", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
 
 Global___RoutingRule: _TypeAlias = RoutingRule  # noqa: Y015
+
+@_typing.final
+class RouteMatch(_message.Message):
+    """What must hold of a message: every field that is set, and of a list one of its values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_PREFIXES_FIELD_NUMBER: _builtins.int
+    OPERATORS_FIELD_NUMBER: _builtins.int
+    MESSAGE_CLASSES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def country_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The phone number begins with one of these, as E.164 digits without `+`, such as `98` or `98912`, ≤ 100."""
+
+    @_builtins.property
+    def operators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The operator that the number's prefix was given to is one of these, whatever the case, ≤ 100: such as `MCI`,
+        `Irancell`. A number that was taken along to another operator is not known as such.
+        """
+
+    @_builtins.property
+    def message_classes(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.MessageClass.ValueType]:
+        """The message's class is one of these."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """It bears at least one of these tags, ≤ 100."""
+
+    def __init__(
+        self,
+        *,
+        country_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        operators: _abc.Iterable[_builtins.str] | None = ...,
+        message_classes: _abc.Iterable[_message_pb2.MessageClass.ValueType] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_prefixes", b"country_prefixes", "message_classes", b"message_classes", "operators", b"operators", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteMatch: _TypeAlias = RouteMatch  # noqa: Y015
 
 @_typing.final
 class RouteStep(_message.Message):
@@ -91,21 +140,86 @@ class RouteStep(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Strategy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RouteStep._Strategy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STRATEGY_UNSPECIFIED: RouteStep._Strategy.ValueType  # 0
+        """ORDERED."""
+        STRATEGY_ORDERED: RouteStep._Strategy.ValueType  # 1
+        """As they stand in `providers`, or by their priority."""
+        STRATEGY_WEIGHTED: RouteStep._Strategy.ValueType  # 2
+        """The first by lot, an account with twice the weight twice as often; the others behind it likewise. One message
+        keeps its order.
+        """
+
+    class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper):
+        """In which order the accounts of a step are tried."""
+
+    STRATEGY_UNSPECIFIED: RouteStep.Strategy.ValueType  # 0
+    """ORDERED."""
+    STRATEGY_ORDERED: RouteStep.Strategy.ValueType  # 1
+    """As they stand in `providers`, or by their priority."""
+    STRATEGY_WEIGHTED: RouteStep.Strategy.ValueType  # 2
+    """The first by lot, an account with twice the weight twice as often; the others behind it likewise. One message
+    keeps its order.
+    """
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CHANNEL_FIELD_NUMBER: _builtins.int
     PROVIDERS_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     SENDER_FIELD_NUMBER: _builtins.int
+    APPLICATION_KEY_FIELD_NUMBER: _builtins.int
+    TEMPLATE_KEY_FIELD_NUMBER: _builtins.int
     channel: _message_pb2.Channel.ValueType
     """The channel to send by. Default: the channels that the accounts serve."""
+    strategy: Global___RouteStep.Strategy.ValueType
+    """In which order the accounts are tried."""
     fallback: _builtins.bool
-    """Numbers kept for later: 3, 4, 6, 7, 9, 10.
-
-    When an account could not take the message, try the next of the step, and after the last the next step. False: what
+    """When an account could not take the message, try the next of the step, and after the last the next step. False: what
     the first account of the step answers stands. Unset: true.
+    """
+    wait_for: _message_pb2.Notification.State.ValueType
+    """What must be reached for the route to end with this step: SENT, a provider took it; DELIVERED, its receipt says that
+    it arrived. Unset: SENT.
     """
     sender: _builtins.str
     """Whom the message shall seem to come from where the SendRequest names no sender, ≤ 32 printable characters. Empty:
     the account's own.
+    """
+    application_key: _builtins.str
+    """The application of the account that shall be used, ≤ 120 characters, for providers that have several. Empty: the
+    request's, else the account's own.
+    """
+    template_key: _builtins.str
+    """The template that says it in this step, ≤ 120 characters. Empty: the message's own. It must need no parameters that
+    the message lacks, or the step is passed over.
     """
     @_builtins.property
     def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -113,17 +227,36 @@ class RouteStep(_message.Message):
         their priority and then by name.
         """
 
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """STRATEGY_WEIGHTED: an account's weight, 0–1,000, by its name; one that is not here weighs 1. 0: only when the others
+        failed.
+        """
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long `wait_for` may take before the next step goes, 1 s – 24 h: of SENT since the step's first attempt began, of
+        DELIVERED since a provider took it. Required with DELIVERED. Unset: without end. The next step may then say it a
+        second time: on the same channel only where the message's class allows it (OTP, or ON_UNCONFIRMED_SEND_AGAIN).
+        """
+
     def __init__(
         self,
         *,
         channel: _message_pb2.Channel.ValueType = ...,
         providers: _abc.Iterable[_builtins.str] | None = ...,
+        strategy: Global___RouteStep.Strategy.ValueType = ...,
+        weights: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         fallback: _builtins.bool | None = ...,
+        wait_for: _message_pb2.Notification.State.ValueType = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         sender: _builtins.str = ...,
+        application_key: _builtins.str = ...,
+        template_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "fallback", b"fallback"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "fallback", b"fallback", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "channel", b"channel", "fallback", b"fallback", "providers", b"providers", "sender", b"sender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "application_key", b"application_key", "channel", b"channel", "fallback", b"fallback", "providers", b"providers", "sender", b"sender", "strategy", b"strategy", "template_key", b"template_key", "timeout", b"timeout", "wait_for", b"wait_for", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fallback: _TypeAlias = _typing.Literal["fallback"]  # noqa: Y015
     _WhichOneofArgType__fallback: _TypeAlias = _typing.Literal["_fallback", b"_fallback"]  # noqa: Y015
@@ -326,3 +459,123 @@ class DeleteRoutingRulesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteRoutingRulesResponse: _TypeAlias = DeleteRoutingRulesResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRouteRequest(_message.Message):
+    """What to explain: a message that was sent, by `tracking_id`, or one that might be, by `intent` and `recipient`. Fields 4
+    to 12 stand beside no `tracking_id`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParamsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    TRACKING_ID_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    MESSAGE_CLASS_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    SCENARIO_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    TEMPLATE_KEY_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    DRAFT_RULES_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant to act for, ≤ 120 characters. Empty: the key's own. Another needs the scope `tenant.override`."""
+    tracking_id: _builtins.str
+    """A message of the tenant: what would be done with it next, as it stands now."""
+    intent: _builtins.str
+    """As in SendRequest."""
+    message_class: _message_pb2.MessageClass.ValueType
+    """As in SendRequest."""
+    channel: _message_pb2.Channel.ValueType
+    """As in SendRequest."""
+    scenario: _builtins.str
+    """As in SendRequest."""
+    template_key: _builtins.str
+    """As in SendRequest."""
+    text: _builtins.str
+    """As in SendRequest; neither it nor a template is needed here."""
+    @_builtins.property
+    def recipient(self) -> _message_pb2.Recipient:
+        """As in SendRequest."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in SendRequest."""
+
+    @_builtins.property
+    def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in SendRequest."""
+
+    @_builtins.property
+    def draft_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoutingRule]:
+        """Rules as if they were set beside the tenant's own; of the same name, instead of it. ≤ 200."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        tracking_id: _builtins.str = ...,
+        intent: _builtins.str = ...,
+        recipient: _message_pb2.Recipient | None = ...,
+        message_class: _message_pb2.MessageClass.ValueType = ...,
+        channel: _message_pb2.Channel.ValueType = ...,
+        scenario: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        template_key: _builtins.str = ...,
+        params: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        text: _builtins.str = ...,
+        draft_rules: _abc.Iterable[Global___RoutingRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recipient", b"recipient"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "draft_rules", b"draft_rules", "intent", b"intent", "message_class", b"message_class", "params", b"params", "recipient", b"recipient", "scenario", b"scenario", "tags", b"tags", "template_key", b"template_key", "tenant_id", b"tenant_id", "text", b"text", "tracking_id", b"tracking_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteRequest: _TypeAlias = ExplainRouteRequest  # noqa: Y015
+
+@_typing.final
+class ExplainRouteResponse(_message.Message):
+    """The way that the message takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanation(self) -> _message_pb2.RouteExplanation:
+        """Which rules and provider accounts were looked at, and why each was chosen, kept or passed over."""
+
+    def __init__(
+        self,
+        *,
+        explanation: _message_pb2.RouteExplanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteResponse: _TypeAlias = ExplainRouteResponse  # noqa: Y015

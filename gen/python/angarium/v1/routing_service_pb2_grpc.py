@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class RoutingServiceStub(object):
     """Configures a tenant's routing rules. Of the active rules, by `priority` and then by name, the first that serves the
-    message's intent is followed. Where none does, the message is offered to all active accounts that can take it, by
+    message's intent and whose `match` holds is followed; a message that names a scenario follows the rule of that name,
+    whatever that one serves. Where none does, the message is offered to all active accounts that can take it, by
     their priority and then by name. A change is seen at once by the process that made it and within 2 s by all others; a
     message follows the rules that hold when it is about to be sent.
 
@@ -56,11 +57,17 @@ class RoutingServiceStub(object):
                 request_serializer=angarium_dot_v1_dot_routing__service__pb2.DeleteRoutingRulesRequest.SerializeToString,
                 response_deserializer=angarium_dot_v1_dot_routing__service__pb2.DeleteRoutingRulesResponse.FromString,
                 _registered_method=True)
+        self.ExplainRoute = channel.unary_unary(
+                '/angarium.v1.RoutingService/ExplainRoute',
+                request_serializer=angarium_dot_v1_dot_routing__service__pb2.ExplainRouteRequest.SerializeToString,
+                response_deserializer=angarium_dot_v1_dot_routing__service__pb2.ExplainRouteResponse.FromString,
+                _registered_method=True)
 
 
 class RoutingServiceServicer(object):
     """Configures a tenant's routing rules. Of the active rules, by `priority` and then by name, the first that serves the
-    message's intent is followed. Where none does, the message is offered to all active accounts that can take it, by
+    message's intent and whose `match` holds is followed; a message that names a scenario follows the rule of that name,
+    whatever that one serves. Where none does, the message is offered to all active accounts that can take it, by
     their priority and then by name. A change is seen at once by the process that made it and within 2 s by all others; a
     message follows the rules that hold when it is about to be sent.
 
@@ -99,6 +106,17 @@ class RoutingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainRoute(self, request, context):
+        """Tells which way a message would take now, or what is planned for one that was sent, and why: by the code that plans
+        a send, with this process's view of how the providers do. Nothing is sent and nothing is kept.
+
+        Scope: `read`.
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource notification, template or routing_rule).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RoutingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +135,11 @@ def add_RoutingServiceServicer_to_server(servicer, server):
                     request_deserializer=angarium_dot_v1_dot_routing__service__pb2.DeleteRoutingRulesRequest.FromString,
                     response_serializer=angarium_dot_v1_dot_routing__service__pb2.DeleteRoutingRulesResponse.SerializeToString,
             ),
+            'ExplainRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRoute,
+                    request_deserializer=angarium_dot_v1_dot_routing__service__pb2.ExplainRouteRequest.FromString,
+                    response_serializer=angarium_dot_v1_dot_routing__service__pb2.ExplainRouteResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'angarium.v1.RoutingService', rpc_method_handlers)
@@ -127,7 +150,8 @@ def add_RoutingServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RoutingService(object):
     """Configures a tenant's routing rules. Of the active rules, by `priority` and then by name, the first that serves the
-    message's intent is followed. Where none does, the message is offered to all active accounts that can take it, by
+    message's intent and whose `match` holds is followed; a message that names a scenario follows the rule of that name,
+    whatever that one serves. Where none does, the message is offered to all active accounts that can take it, by
     their priority and then by name. A change is seen at once by the process that made it and within 2 s by all others; a
     message follows the rules that hold when it is about to be sent.
 
@@ -206,6 +230,33 @@ class RoutingService(object):
             '/angarium.v1.RoutingService/DeleteRoutingRules',
             angarium_dot_v1_dot_routing__service__pb2.DeleteRoutingRulesRequest.SerializeToString,
             angarium_dot_v1_dot_routing__service__pb2.DeleteRoutingRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/angarium.v1.RoutingService/ExplainRoute',
+            angarium_dot_v1_dot_routing__service__pb2.ExplainRouteRequest.SerializeToString,
+            angarium_dot_v1_dot_routing__service__pb2.ExplainRouteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class RoutingServiceStub:
     """Configures a tenant's routing rules. Of the active rules, by `priority` and then by name, the first that serves the
-    message's intent is followed. Where none does, the message is offered to all active accounts that can take it, by
+    message's intent and whose `match` holds is followed; a message that names a scenario follows the rule of that name,
+    whatever that one serves. Where none does, the message is offered to all active accounts that can take it, by
     their priority and then by name. A change is seen at once by the process that made it and within 2 s by all others; a
     message follows the rules that hold when it is about to be sent.
 
@@ -59,11 +60,19 @@ class RoutingServiceStub:
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource routing_rule); FAILED_PRECONDITION (ETAG_MISMATCH: `revision` is
     not the present one).
     """
+    ExplainRoute: _grpc.UnaryUnaryMultiCallable[_routing_service_pb2.ExplainRouteRequest, _routing_service_pb2.ExplainRouteResponse]
+    """Tells which way a message would take now, or what is planned for one that was sent, and why: by the code that plans
+    a send, with this process's view of how the providers do. Nothing is sent and nothing is kept.
+
+    Scope: `read`.
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource notification, template or routing_rule).
+    """
 
 @_typing.type_check_only
 class RoutingServiceAsyncStub(RoutingServiceStub):
     """Configures a tenant's routing rules. Of the active rules, by `priority` and then by name, the first that serves the
-    message's intent is followed. Where none does, the message is offered to all active accounts that can take it, by
+    message's intent and whose `match` holds is followed; a message that names a scenario follows the rule of that name,
+    whatever that one serves. Where none does, the message is offered to all active accounts that can take it, by
     their priority and then by name. A change is seen at once by the process that made it and within 2 s by all others; a
     message follows the rules that hold when it is about to be sent.
 
@@ -91,10 +100,18 @@ class RoutingServiceAsyncStub(RoutingServiceStub):
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource routing_rule); FAILED_PRECONDITION (ETAG_MISMATCH: `revision` is
     not the present one).
     """
+    ExplainRoute: _aio.UnaryUnaryMultiCallable[_routing_service_pb2.ExplainRouteRequest, _routing_service_pb2.ExplainRouteResponse]  # type: ignore[assignment]
+    """Tells which way a message would take now, or what is planned for one that was sent, and why: by the code that plans
+    a send, with this process's view of how the providers do. Nothing is sent and nothing is kept.
+
+    Scope: `read`.
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource notification, template or routing_rule).
+    """
 
 class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Configures a tenant's routing rules. Of the active rules, by `priority` and then by name, the first that serves the
-    message's intent is followed. Where none does, the message is offered to all active accounts that can take it, by
+    message's intent and whose `match` holds is followed; a message that names a scenario follows the rule of that name,
+    whatever that one serves. Where none does, the message is offered to all active accounts that can take it, by
     their priority and then by name. A change is seen at once by the process that made it and within 2 s by all others; a
     message follows the rules that hold when it is about to be sent.
 
@@ -137,6 +154,19 @@ class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
         Scope: `configure`.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource routing_rule); FAILED_PRECONDITION (ETAG_MISMATCH: `revision` is
         not the present one).
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainRoute(
+        self,
+        request: _routing_service_pb2.ExplainRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_routing_service_pb2.ExplainRouteResponse, _abc.Awaitable[_routing_service_pb2.ExplainRouteResponse]]:
+        """Tells which way a message would take now, or what is planned for one that was sent, and why: by the code that plans
+        a send, with this process's view of how the providers do. Nothing is sent and nothing is kept.
+
+        Scope: `read`.
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND, resource notification, template or routing_rule).
         """
 
 def add_RoutingServiceServicer_to_server(servicer: RoutingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

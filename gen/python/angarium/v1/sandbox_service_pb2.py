@@ -26,7 +26,7 @@ from angarium.v1 import message_pb2 as angarium_dot_v1_dot_message__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!angarium/v1/sandbox_service.proto\x12\x0b\x61ngarium.v1\x1a\x19\x61ngarium/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x01\n\x11PeekOutboxRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\x12\x12\n\x05phone\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x12\n\x05\x65mail\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\\\n\x12PeekOutboxResponse\x12-\n\x08messages\x18\x01 \x03(\x0b\x32\x1b.angarium.v1.SandboxMessage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdb\x01\n\x0eSandboxMessage\x12\x13\n\x0btracking_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12%\n\x07\x63hannel\x18\x03 \x01(\x0e\x32\x14.angarium.v1.Channel\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x16\n\trecipient\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06sender\x18\x06 \x01(\t\x12\x11\n\x04text\x18\x08 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp2d\n\x0eSandboxService\x12R\n\nPeekOutbox\x12\x1e.angarium.v1.PeekOutboxRequest\x1a\x1f.angarium.v1.PeekOutboxResponse\"\x03\x90\x02\x01\x42L\n\x0b\x61ngarium.v1B\x13SandboxServiceProtoP\x01Z&angarium/gen/go/angarium/v1;angariumv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!angarium/v1/sandbox_service.proto\x12\x0b\x61ngarium.v1\x1a\x19\x61ngarium/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x01\n\x11PeekOutboxRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0btracking_id\x18\x03 \x01(\t\x12\x12\n\x05phone\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x12\n\x05\x65mail\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\\\n\x12PeekOutboxResponse\x12-\n\x08messages\x18\x01 \x03(\x0b\x32\x1b.angarium.v1.SandboxMessage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf5\x02\n\x0eSandboxMessage\x12\x13\n\x0btracking_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12%\n\x07\x63hannel\x18\x03 \x01(\x0e\x32\x14.angarium.v1.Channel\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x16\n\trecipient\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06sender\x18\x06 \x01(\t\x12\x14\n\x07subject\x18\x07 \x01(\tB\x03\x80\x01\x01\x12\x11\n\x04text\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x15\n\rtemplate_name\x18\t \x01(\t\x12<\n\x06params\x18\n \x03(\x0b\x32\'.angarium.v1.SandboxMessage.ParamsEntryB\x03\x80\x01\x01\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x64\n\x0eSandboxService\x12R\n\nPeekOutbox\x12\x1e.angarium.v1.PeekOutboxRequest\x1a\x1f.angarium.v1.PeekOutboxResponse\"\x03\x90\x02\x01\x42L\n\x0b\x61ngarium.v1B\x13SandboxServiceProtoP\x01Z&angarium/gen/go/angarium/v1;angariumv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEEKOUTBOXREQUEST'].fields_by_name['phone']._serialized_options = b'\200\001\001'
   _globals['_PEEKOUTBOXREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_PEEKOUTBOXREQUEST'].fields_by_name['email']._serialized_options = b'\200\001\001'
+  _globals['_SANDBOXMESSAGE_PARAMSENTRY']._loaded_options = None
+  _globals['_SANDBOXMESSAGE_PARAMSENTRY']._serialized_options = b'8\001'
   _globals['_SANDBOXMESSAGE'].fields_by_name['recipient']._loaded_options = None
   _globals['_SANDBOXMESSAGE'].fields_by_name['recipient']._serialized_options = b'\200\001\001'
+  _globals['_SANDBOXMESSAGE'].fields_by_name['subject']._loaded_options = None
+  _globals['_SANDBOXMESSAGE'].fields_by_name['subject']._serialized_options = b'\200\001\001'
   _globals['_SANDBOXMESSAGE'].fields_by_name['text']._loaded_options = None
   _globals['_SANDBOXMESSAGE'].fields_by_name['text']._serialized_options = b'\200\001\001'
+  _globals['_SANDBOXMESSAGE'].fields_by_name['params']._loaded_options = None
+  _globals['_SANDBOXMESSAGE'].fields_by_name['params']._serialized_options = b'\200\001\001'
   _globals['_SANDBOXSERVICE'].methods_by_name['PeekOutbox']._loaded_options = None
   _globals['_SANDBOXSERVICE'].methods_by_name['PeekOutbox']._serialized_options = b'\220\002\001'
   _globals['_PEEKOUTBOXREQUEST']._serialized_start=111
@@ -49,7 +55,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEEKOUTBOXRESPONSE']._serialized_start=251
   _globals['_PEEKOUTBOXRESPONSE']._serialized_end=343
   _globals['_SANDBOXMESSAGE']._serialized_start=346
-  _globals['_SANDBOXMESSAGE']._serialized_end=565
-  _globals['_SANDBOXSERVICE']._serialized_start=567
-  _globals['_SANDBOXSERVICE']._serialized_end=667
+  _globals['_SANDBOXMESSAGE']._serialized_end=719
+  _globals['_SANDBOXMESSAGE_PARAMSENTRY']._serialized_start=674
+  _globals['_SANDBOXMESSAGE_PARAMSENTRY']._serialized_end=719
+  _globals['_SANDBOXSERVICE']._serialized_start=721
+  _globals['_SANDBOXSERVICE']._serialized_end=821
 # @@protoc_insertion_point(module_scope)

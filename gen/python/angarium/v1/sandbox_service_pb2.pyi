@@ -96,13 +96,36 @@ class SandboxMessage(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ParamsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TRACKING_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     RECIPIENT_FIELD_NUMBER: _builtins.int
     SENDER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     tracking_id: _builtins.str
     """The message."""
@@ -116,11 +139,16 @@ class SandboxMessage(_message.Message):
     """The address that it went to: a phone number as E.164, an e-mail address, a device token or a username."""
     sender: _builtins.str
     """Whom it seemed to come from; empty where the account's own was used."""
+    subject: _builtins.str
+    """The subject or title; empty where there is none."""
     text: _builtins.str
-    """Numbers kept for later: 7, 9, 10.
+    """What it said."""
+    template_name: _builtins.str
+    """The provider's own template that said it; empty where it was text."""
+    @_builtins.property
+    def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The parameters of that template, in the provider's words."""
 
-    What it said.
-    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was handed off."""
@@ -134,12 +162,15 @@ class SandboxMessage(_message.Message):
         provider: _builtins.str = ...,
         recipient: _builtins.str = ...,
         sender: _builtins.str = ...,
+        subject: _builtins.str = ...,
         text: _builtins.str = ...,
+        template_name: _builtins.str = ...,
+        params: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "channel", b"channel", "create_time", b"create_time", "provider", b"provider", "recipient", b"recipient", "sender", b"sender", "text", b"text", "tracking_id", b"tracking_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "channel", b"channel", "create_time", b"create_time", "params", b"params", "provider", b"provider", "recipient", b"recipient", "sender", b"sender", "subject", b"subject", "template_name", b"template_name", "text", b"text", "tracking_id", b"tracking_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
