@@ -16,10 +16,11 @@ RUN useradd --system --uid 10001 --no-create-home --home-dir /app angarium \
     && install --directory --owner=angarium --mode=0700 /app/data
 WORKDIR /app
 COPY --from=builder /app /app
-ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ANGARIUM_LISTEN=0.0.0.0:50051
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    ANGARIUM_LISTEN=0.0.0.0:50051 ANGARIUM_HTTP_LISTEN=0.0.0.0:8088
 USER angarium
 VOLUME /app/data
-EXPOSE 50051
+EXPOSE 50051 8088
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 CMD ["python", "-m", "server", "health"]
 STOPSIGNAL SIGTERM
 CMD ["python", "-m", "server"]

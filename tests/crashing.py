@@ -164,7 +164,7 @@ class CrashingProvider:
     async def send(self, hand_off: HandOff) -> Outcome:
         return await self._crash.around("send", lambda: self._provider.send(hand_off))
 
-    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
+    async def look_up(self, sought: Sequence[Sought]) -> Sequence[LookUp]:
         return await self._crash.around("look_up", lambda: self._provider.look_up(sought))
 
     def follow(self, channel: Channel, *, templated: bool) -> Follow:

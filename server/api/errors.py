@@ -8,7 +8,7 @@ from typing import Any, cast
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -37,6 +37,8 @@ PAUSES_SECONDS: Mapping[Reason, float] = {
 }
 """After what waiting helps, where the error itself names no pause."""
 
+QUOTAS = frozenset({Reason.QUOTA_EXHAUSTED, Reason.OTP_COOLDOWN})
+
 RESOURCES = {"message": "notification"}
 """What the contract calls a thing that has another name in the house."""
 
@@ -58,7 +60,7 @@ class Answer:
 
 
 def answer_of(error: AngariumError) -> Answer:
-    """What a caller is told of an error: ErrorInfo always, BadRequest for bad fields, RetryInfo where waiting helps."""
+    """What a caller is told of an error: ErrorInfo always, then what helps: bad fields, the quota, how long to wait."""
     violations = list(error.violations[:VIOLATIONS_MAX]) if isinstance(error, errors.Invalid) else []
     pause = _pause_of(error)
     metadata = {name: _cut(value, MESSAGE_CHARS_MAX) for name, value in error.metadata.items()}
@@ -73,6 +75,10 @@ def answer_of(error: AngariumError) -> Answer:
             for v in violations
         ]
         details.append(_fitting(BadRequest(field_violations=fields), _size(details)))
+    if error.reason in QUOTAS:
+        subject = metadata.get("limit", error.reason.lower())
+        violation = QuotaFailure.Violation(subject=subject, description=_cut(error.message))
+        details.append(QuotaFailure(violations=[violation]))
     if pause:
         details.append(RetryInfo(retry_delay=Duration(seconds=int(pause), nanos=round(pause % 1 * 1e9))))
     return _answer(CODES[type(error)], error.reason, error.message, details, pause)

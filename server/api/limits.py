@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from server.api import admission, interceptor
 from server.api.convert import checks, messages, providers, routing
-from server.model import policy
+from server.model import limits, otp, policy
 from server.model.clock import DAY, HOUR, SECOND
 from server.model.enums import MessageClass
+from server.model.limits import BucketKind
 from server.model.segments import SEGMENTS_MAX
+from server.store.templates import TEMPLATES_MAX
 
 LIMITS: Mapping[str, str] = {
     name: str(value)
@@ -31,6 +33,17 @@ LIMITS: Mapping[str, str] = {
         "otp_ttl_seconds_max": policy.LIVES[MessageClass.OTP].most // SECOND,
         "transactional_ttl_hours_max": policy.LIVES[MessageClass.TRANSACTIONAL].most // HOUR,
         "bulk_ttl_days_max": policy.LIVES[MessageClass.BULK].most // DAY,
+        "otp_cooldown_seconds": limits.COOLDOWN.span // SECOND,
+        "otp_sends_of_an_address_in_10_minutes_max": limits.LIMITS[BucketKind.DESTINATION][1].most,
+        "otp_sends_of_an_address_a_day_max": limits.LIMITS[BucketKind.DESTINATION][2].most,
+        "otp_sends_of_a_verification_max": limits.VERIFICATION_SENDS_MAX,
+        "otp_sends_of_a_prefix_in_10_minutes_max": limits.LIMITS[BucketKind.PREFIX][0].most,
+        "otp_sends_of_an_end_user_an_hour_max": limits.LIMITS[BucketKind.IP][0].most,
+        "otp_checks_of_an_address_a_minute_max": limits.LIMITS[BucketKind.CHECKS][0].most,
+        "otp_wrong_checks_of_an_address_an_hour_max": limits.LIMITS[BucketKind.WRONG][0].most,
+        "otp_attempts_max": otp.ATTEMPTS_MAX,
+        "otp_attempts_of_a_short_own_code_max": otp.ATTEMPTS_MAX_SHORT,
+        "templates_max": TEMPLATES_MAX,
         "provider_timeout_seconds_max": providers.TIMEOUT_SECONDS[1],
         "routing_rules_max": routing.RULES_MAX,
         "request_id_days_kept": 7,

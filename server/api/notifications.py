@@ -14,7 +14,14 @@ from server.api.caller import Call, current_call
 from server.api.convert import notifications as convert
 from server.api.convert.checks import ID_CHARS_MAX, Checks
 from server.api.convert.explanation import route_explanation
-from server.api.convert.messages import REQUEST_ID_CHARS_MAX, check_words, digest_of, new_message
+from server.api.convert.messages import (
+    REQUEST_ID_CHARS_MAX,
+    as_asked,
+    check_words,
+    digest_of,
+    new_message,
+    template_for,
+)
 from server.api.convert.times import timestamp
 from server.api.convert.words import STATES
 from server.api.pages import fitting, listing_of
@@ -27,15 +34,14 @@ from server.api.tokens import (
     read_page_token,
 )
 from server.api.watches import Batch, behind, follow_message, follow_tenant
-from server.model.clock import Micros
 from server.model.decide import Refused
 from server.model.enums import Stop
 from server.model.errors import Invalid, NotFound, Precondition, Reason, not_found
 from server.model.explanation import Explanation
 from server.model.facts import Stopped
-from server.model.messages import Case, Event, NewMessage
+from server.model.messages import Case, Event, Message, NewMessage
 from server.model.reach import require_reach
-from server.model.templates import NO_TEMPLATES, Template, beside, chosen, require_usable
+from server.model.templates import NO_TEMPLATES, Template, beside, require_usable
 from server.model.watching import Filter
 from server.model.work import Acceptance
 from server.store.store import Store
@@ -136,21 +142,21 @@ class Notifications(NotificationServiceServicer):
         try:
             new = await self._judged(request, call)
         except (Invalid, NotFound, Precondition):
-            # A repeat is answered as the first call was, whatever became of routes since; its times are as of then.
+            # A repeat is answered as the first call was, whatever became of routes and templates since.
             first = await first_under(self._store, call, request.request_id)
             if first is None:
                 raise
-            new = _asked(request, call, first.created_at)
+            new = _repeated(request, call, first)
         return await to_its_end(self._store.accept(new))
 
     async def _judged(self, request: wire.SendRequest, call: Call) -> NewMessage:
         """The message with its fingerprint, its template pinned, and with a way to its recipient."""
-        checks = Checks()
-        new = new_message(checks, request, call, new_id(), time.time_ns() // 1000)
-        template = await self._template(call, new)
+        checks, template = Checks(), await self._template(call, request)
+        of_template = template.message_class if template else None
+        new = new_message(checks, request, call, new_id(), time.time_ns() // 1000, of_template)
         check_words(checks, request, template)
         checks.settle()
-        new = replace(new, fingerprint=_fingerprint(new, call))
+        new = replace(new, fingerprint=_fingerprint(request, new, call))
         snapshot, message = self._store.configuration.snapshot, new.message
         templates = snapshot.templates.get(call.tenant_id, NO_TEMPLATES)
         if message.template_key and template is None:
@@ -162,17 +168,13 @@ class Notifications(NotificationServiceServicer):
         rules, accounts = snapshot.rules.get(call.tenant_id, ()), snapshot.accounts.get(call.tenant_id, ())
         return require_reach(replace(new, message=message), call.tenant, rules, accounts, beside(templates, template))
 
-    async def _template(self, call: Call, new: NewMessage) -> Template | None:
-        """The template that a message names, at the revision that it names, or the one that serves its intent."""
-        configuration, message = self._store.configuration, new.message
-        templates = configuration.snapshot.templates.get(call.tenant_id, NO_TEMPLATES)
-        if not message.template_key:
-            is_text = bool(new.content.text)
-            return None if is_text else chosen(templates.values(), message.intent, message.message_class)
-        latest = templates.get(message.template_key)
-        if latest is None or not 0 < message.template_revision <= latest.revision:
-            return latest if message.template_revision <= 0 else None
-        return await configuration.pinned(call.tenant_id, latest.key, message.template_revision)
+    async def _template(self, call: Call, request: wire.SendRequest) -> Template | None:
+        """The template that a request names, at the revision that it names, or the one that serves its intent."""
+        configuration, revision = self._store.configuration, request.template_revision
+        latest = template_for(request, configuration.snapshot.templates.get(call.tenant_id, NO_TEMPLATES))
+        if latest is None or not request.template_key or revision <= 0:
+            return latest
+        return await configuration.pinned(call.tenant_id, latest.key, revision) if revision <= latest.revision else None
 
     async def _named(self, call: Call, tracking_id: str) -> Case:
         checks = Checks()
@@ -210,14 +212,17 @@ def _filter(given: NotificationFilter, call: Call) -> Filter:
     return convert.wanted(given, call.tenant.default_region, call.vault.index)
 
 
-def _asked(request: wire.SendRequest, call: Call, now: Micros) -> NewMessage:
-    """The message as the request asks for it, with its fingerprint. Raises Invalid."""
+def _repeated(request: wire.SendRequest, call: Call, first: Message) -> NewMessage:
+    """The message of a request, with its fingerprint, by the time and class of the first under its key. Raises Invalid.
+
+    It is never kept: it tells whether the request is the first one again.
+    """
     checks = Checks()
-    new = new_message(checks, request, call, new_id(), now)
+    new = new_message(checks, request, call, new_id(), first.created_at, first.message_class)
     checks.settle()
-    return replace(new, fingerprint=_fingerprint(new, call))
+    return replace(new, fingerprint=_fingerprint(request, new, call))
 
 
-def _fingerprint(new: NewMessage, call: Call) -> bytes:
+def _fingerprint(request: wire.SendRequest, new: NewMessage, call: Call) -> bytes:
     """What a repeated request is recognised by. Keyed: a bare hash would give away short codes to whoever reads it."""
-    return bytes.fromhex(call.vault.index(digest_of(new)))
+    return bytes.fromhex(call.vault.index(digest_of(as_asked(request, new))))

@@ -14,8 +14,8 @@ from server.api.pages import fitting, listing_of
 from server.api.tokens import page_token, read_page_token
 from server.api.trial import Trial
 from server.model.accounts import ProviderType
-from server.model.errors import not_found
 from server.providers.roster import Roster
+from server.store.accounts import no_such_type
 from server.store.store import Store
 
 
@@ -32,7 +32,9 @@ class Providers(ProviderServiceServicer):
         self, request: wire.ConfigureProviderRequest, context: object
     ) -> wire.ConfigureProviderResponse:
         call = current_call()
-        change = convert.provider_change(request, self._types, allow_private=self._allow_private)
+        accounts = self._configuration.snapshot.accounts.get(call.tenant_id, ())
+        there = next((account.type for account in accounts if account.name == request.name), "")
+        change = convert.provider_change(request, self._types, there, allow_private=self._allow_private)
         if change.type is None:
             await self._configuration.provider(call.tenant_id, request.name)
         row, created = await self._configuration.configure_provider(
@@ -75,7 +77,7 @@ class Providers(ProviderServiceServicer):
         checks.settle()
         kind = self._types.get(request.type)
         if kind is None:
-            raise not_found("provider_type", request.type)
+            raise no_such_type(request.type)
         return wire.DescribeProviderTypeResponse(provider_type=convert.provider_type(kind))
 
     async def ListProviders(self, request: wire.ListProvidersRequest, context: object) -> wire.ListProvidersResponse:

@@ -12,7 +12,7 @@ from server.model.errors import not_found
 from server.model.messages import Case, Content, Message, NewMessage, Recipient
 from server.model.plan import survey
 from server.model.routing import Rule, asked_of, route_for
-from server.model.templates import NO_TEMPLATES, Template, beside
+from server.model.templates import NO_TEMPLATES, Template, beside, chosen, missing_params
 from server.providers.roster import Roster
 from server.store.rules import rule_of
 from server.store.store import Store
@@ -43,7 +43,9 @@ class Routing(RoutingServiceServicer):
         return wire.SetRoutingRulesResponse(
             rules=map(convert.rule, convert.in_order(rows)),
             revision=revision,
-            warnings=convert.warnings(rows, accounts, self._configuration.snapshot.templates.get(tenant_id, ())),
+            warnings=convert.warnings(
+                rows, accounts, current_call().tenant.mode, self._configuration.snapshot.templates.get(tenant_id, ())
+            ),
         )
 
     async def GetRoutingRules(
@@ -70,7 +72,8 @@ class Routing(RoutingServiceServicer):
         call = current_call()
         now = await self._reading.now()
         checks = Checks()
-        described = explanation.might_be_sent(checks, request, call, now)
+        templates = self._configuration.snapshot.templates.get(call.tenant_id, NO_TEMPLATES)
+        described = explanation.might_be_sent(checks, request, call, now, templates)
         drafts = convert.draft_rows(checks, request, call.tenant_id)
         checks.settle()
         snapshot = self._configuration.snapshot
@@ -102,9 +105,11 @@ class Routing(RoutingServiceServicer):
 
     async def _templates(self, call: Call, message: Message, content: Content) -> Mapping[str, Template] | None:
         """What accounts would say the message with; None where it says nothing, so that they need not be able to."""
-        if not message.template_key:
-            return NO_TEMPLATES if content.text else None
         templates = self._configuration.snapshot.templates.get(call.tenant_id, NO_TEMPLATES)
+        if not message.template_key:
+            own = None if content.text else chosen(templates.values(), message.intent, message.message_class)
+            said = content.text or (own is not None and not missing_params(own, content.params))
+            return beside(templates, own) if said else None
         own = templates.get(message.template_key)
         if message.template_revision:
             own = await self._configuration.pinned(call.tenant_id, message.template_key, message.template_revision)

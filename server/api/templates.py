@@ -14,6 +14,7 @@ from server.api.tokens import page_token, read_page_token
 from server.model.enums import Channel
 from server.model.segments import encoding_of, segments_of
 from server.model.templates import (
+    NO_TEMPLATES,
     Template,
     Wording,
     bound_to,
@@ -65,9 +66,11 @@ class Templates(TemplateServiceServicer):
         return wire.ListTemplatesResponse(templates=shown, next_page_token=token)
 
     async def UpdateTemplate(self, request: wire.UpdateTemplateRequest, context: object) -> wire.UpdateTemplateResponse:
-        change = convert.template_change(request)
+        tenant_id = current_call().tenant_id
+        before = self._configuration.snapshot.templates.get(tenant_id, NO_TEMPLATES).get(request.key)
+        change = convert.template_change(request, before)
         kept = await self._configuration.update_template(
-            current_call().tenant_id, request.key, change, etag=request.etag, check=convert.check_content
+            tenant_id, request.key, change, etag=request.etag, check=convert.check_content
         )
         return wire.UpdateTemplateResponse(template=convert.template(kept))
 
@@ -90,12 +93,12 @@ class Templates(TemplateServiceServicer):
         if request.text:
             convert.check_text(checks, "text", request.text, TEXT_CHARS_MAX)
         params = check_params(checks, request.params)
-        checks.locale("locale", request.locale)
+        locale = checks.locale("locale", request.locale)
         channel = checks.word("channel", CHANNELS, request.channel) or Channel.SMS
         checks.line("provider", request.provider, convert.PROVIDER_CHARS_MAX)
         checks.settle()
         template = await self._shown(call, request)
-        locales = locales_of(request.locale, call.tenant.default_locale)
+        locales = locales_of(locale, call.tenant.default_locale)
         bound = bound_to(template, request.provider, locales)
         variant = variant_for(template, channel, locales)
         wording = wording_of(variant, params, channel) if variant else Wording("")

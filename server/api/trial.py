@@ -78,12 +78,13 @@ class Trial:
             return _Told(
                 misconfigured(Fault.CREDENTIALS, "NOT_CONFIGURED", "The account lacks settings that it needs.")
             )
+        # Its check alone would bring the real provider a request with real credentials.
+        if tenant.mode == Mode.SANDBOX and not account.safe_for_sandbox:
+            sentence = "The tenant is in the mode SANDBOX, in which this account may not call its provider."
+            raise Precondition(Reason.NO_ROUTE, sentence, {"provider": account.name})
         if channel is None:
             return await _check(provider)
         _require_country(tenant, channel, destination)
-        if tenant.mode == Mode.SANDBOX and not account.safe_for_sandbox:
-            sentence = "The tenant is in the mode SANDBOX, in which this account may not send."
-            raise Precondition(Reason.NO_ROUTE, sentence, {"provider": account.name})
         return await _send(provider, _hand_off(account, _serving(account, channel), destination))
 
 

@@ -160,7 +160,8 @@ class Delivery:
             outcome = self._held_back(over)
             if outcome is None:
                 outcome = await over.provider.send(hand_off)
-                self.roster.note(uid, channel, country, outcome, over.moment.now(), sender=hand_off.sender)
+                sender, template, now = hand_off.sender, hand_off.template, over.moment.now()
+                self.roster.note(uid, channel, country, outcome, now, sender=sender, template=template)
         jitter = random.random()  # noqa: S311 - jitter, no secret
         settled = Settled(over.claim.hold, attempt.number, outcome, jitter)
         return await self._state(over.claim, settled, Beside(self._copy(over, attempt, hand_off)))
@@ -251,9 +252,10 @@ def _hand_off_of(over: _HandOver, attempt: Attempt, locale: str, report_to: Repo
         valid_micros=message.expires_at - over.moment.now(),
         timeout_seconds=_timeout_seconds(over),
         reference=message.reference,
-        locale=locale,
+        locale=wording.locale or locale,
         template=wording.template,
         params=wording.params,
+        application_key=over.content.application_key or over.go.hop.application_key,
         report_to=report_to(over.go.hop.account, message.id, attempt.number),
         leave_by=over.moment.when(min(attempt.deadline, message.expires_at)),
     )

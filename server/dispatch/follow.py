@@ -155,9 +155,9 @@ class Follower:
             _log.error("an account could not be asked", account=uid, trail=trail_of(error))
         await self._put_back(question.claims, over)
 
-    async def _found(self, provider: Provider, look_ups: Sequence[Asked]) -> Mapping[int, LookUp]:
+    async def _found(self, provider: Provider, look_ups: Sequence[Asked]) -> Sequence[LookUp]:
         sought = [await self._sought(claim, attempt) for claim, attempt in look_ups]
-        return await provider.look_up(sought) if sought else {}
+        return await provider.look_up(sought) if sought else ()
 
     async def _sought(self, claim: Claim, attempt: Attempt) -> Sought:
         """What a look-up asks for. Content that was erased is left out: a provider may know our number all the same."""
@@ -176,16 +176,18 @@ class Follower:
         polls: Sequence[Asked],
         look_ups: Sequence[Asked],
         reports: Sequence[tuple[str, Receipt]],
-        found: Mapping[int, LookUp],
+        found: Sequence[LookUp],
     ) -> set[str]:
         """State what is told; the messages of which nothing is due any more."""
-        by_id = {attempt.provider_message_id: (claim, attempt) for claim, attempt in polls}
+        by_id = _by_id(polls)
         facts: list[tuple[Claim, Fact]] = [
-            (by_id[name][0], Receipted(by_id[name][1].number, receipt)) for name, receipt in reports if name in by_id
+            (claim, Receipted(attempt.number, receipt))
+            for name, receipt in reports
+            for claim, attempt in by_id.get(name, ())
         ]
-        for claim, attempt in (asked for asked in look_ups if asked[1].provider_key in found):
+        for (claim, attempt), result in zip(look_ups, found, strict=True):
             jitter = random.random()  # noqa: S311 - jitter, no secret
-            facts.append((claim, LookedUp(claim.hold, attempt.number, found[attempt.provider_key], jitter)))
+            facts.append((claim, LookedUp(claim.hold, attempt.number, result, jitter)))
         # Side by side, they share commits; the facts of one message are applied in this order all the same.
         rulings = await asyncio.gather(*(self._state(claim, fact) for claim, fact in facts))
         return {ruling.message.id for ruling in rulings if isinstance(ruling, Decision) and ruling.message.due is None}
@@ -206,5 +208,13 @@ def _polls(attempt: Attempt) -> bool:
     return attempt.accepted and attempt.follow.polls and bool(attempt.provider_message_id)
 
 
+def _by_id(polls: Sequence[Asked]) -> Mapping[str, Sequence[Asked]]:
+    """The attempts of each id: a provider that knows a repeat answers two of them with one."""
+    found: defaultdict[str, list[Asked]] = defaultdict(list)
+    for claim, attempt in polls:
+        found[attempt.provider_message_id].append((claim, attempt))
+    return found
+
+
 async def _statuses(provider: Provider, polls: Sequence[Asked]) -> Sequence[tuple[str, Receipt]]:
-    return await provider.statuses([attempt.provider_message_id for _, attempt in polls]) if polls else ()
+    return await provider.statuses(list(_by_id(polls))) if polls else ()

@@ -88,7 +88,6 @@ class HttpServer:
         application.router.add_get("/healthz", self._tell_health)
         if self._receipts is not None:
             application.router.add_post(RECEIPTS_PATH, self._receipts.take)
-            application.router.add_get(RECEIPTS_PATH, self._receipts.take, allow_head=False)
         return application
 
     async def _tell_health(self, _: web.Request) -> web.StreamResponse:

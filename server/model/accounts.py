@@ -110,6 +110,8 @@ class HandOff:
     template: str = ""
     """The provider's own name of the template that says it, with `params` in its words; "": `text` as it stands."""
     params: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    application_key: str = ""
+    """Which of the account's applications sends it, where it has several; "": its own."""
     report_to: str = field(default="", repr=False)
     """Where the provider shall post its receipts of this very attempt; "": nowhere, it is polled."""
     leave_by: float = math.inf

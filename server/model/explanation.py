@@ -15,6 +15,34 @@ class Verdict(Word):
     SKIPPED = auto()
 
 
+class Skip(Word):
+    """Why a hop of the route is passed over, or is not the first choice."""
+
+    INACTIVE = auto()
+    NOT_CONFIGURED = auto()
+    NOT_FOR_SANDBOX = auto()
+    UNKNOWN = auto()
+    CHANNEL = auto()
+    NO_ADDRESS = auto()
+    SENDER = auto()
+    TEMPLATE = auto()
+    NO_FALLBACK = auto()
+    CHANNEL_REFUSED = auto()
+    ACCOUNT_REFUSED = auto()
+    AWAITED = auto()
+    STEP_OVER = auto()
+    IN_DOUBT = auto()
+    SENDS_SPENT = auto()
+    TOO_LATE = auto()
+    REPEATS_SPENT = auto()
+    BUDGET_SPENT = auto()
+    CLOSED = auto()
+    TRIED = auto()
+    REQUEST_REFUSED = auto()
+    OVER = auto()
+    STOPPED = auto()
+
+
 class Why(Word):
     """Why a rule is followed or passed over. BEHIND: it would match, and one before it did."""
 
@@ -41,10 +69,13 @@ class RuleLook:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One account in one step: what was decided of it, why in a word, and in a sentence."""
+    """One account in one step: what was decided of it, why in a word, and in a sentence.
+
+    No channel: nobody named one, and there is no account to tell it. No provider: of a step that names none, the whole.
+    """
 
     step: int
-    channel: Channel
+    channel: Channel | None
     provider: str
     verdict: Verdict
     reason: str = ""
@@ -67,14 +98,16 @@ class Explanation:
 DETAILS: Mapping[str, str] = {
     "INACTIVE": "The provider account is not active.",
     "NOT_CONFIGURED": "The provider account lacks a setting that it needs.",
-    "NOT_FOR_SANDBOX": "The tenant is a sandbox, and the account would reach the real provider.",
+    "NOT_FOR_SANDBOX": "The tenant is a sandbox, and the account has no base_url of its own.",
+    "UNKNOWN": "There is no such provider account.",
+    "CHANNEL": "It is not for a channel that the caller, the step or the implied rule takes.",
     "NO_ADDRESS": "The recipient has no address for this channel.",
     "SENDER": "The account may not use this sender, or the provider has just refused it.",
-    "TEMPLATE": "The message cannot be said by this account: no text, template or parameter of it fits.",
+    "TEMPLATE": "No text, template or parameter fits this account, or the provider has just refused its template.",
     "NO_FALLBACK": "The step has no fallback: one account of it is tried, and no other.",
     "CHANNEL_REFUSED": "A provider of this channel has refused the recipient.",
     "ACCOUNT_REFUSED": "The account has refused this message, or said that it cannot send.",
-    "AWAITED": "It may have been taken already: what becomes of that is awaited.",
+    "AWAITED": "What was handed off before is waited for: this one may go when that fails or takes too long.",
     "STEP_OVER": "The step is over.",
     "IN_DOUBT": "Nobody knows whether it was taken already, and the message's class forbids another.",
     "SENDS_SPENT": "It was taken already on this channel, and the message's class forbids another there.",
@@ -92,3 +125,8 @@ DETAILS: Mapping[str, str] = {
     "FUNDS": "The provider has just said that the account has no credit left.",
 }
 """What a candidate's reason says in a sentence."""
+
+
+def skipped(step: int, channel: Channel | None, provider: str, reason: Skip) -> Candidate:
+    """A candidate that is passed over."""
+    return Candidate(step, channel, provider, Verdict.SKIPPED, reason.value, DETAILS[reason])

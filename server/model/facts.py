@@ -91,7 +91,7 @@ class Postponed:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """No further attempt: the caller canceled, the message expired, or its code was verified."""
+    """No further attempt: the caller canceled, the message expired, or its code was verified or is good no more."""
 
     stop: Stop
 

@@ -19,6 +19,7 @@ class Cause(Word):
     CREDENTIALS = auto()
     FUNDS = auto()
     SENDER = auto()
+    TEMPLATE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +34,24 @@ class Closed:
 class Health:
     """What is closed at one moment, in this process. Whatever is not named is open.
 
-    `spent` names the accounts whose budget for repeats is used up.
+    Senders and templates go by the account's uid and their name there. `spent` names the accounts whose budget for
+    repeats is used up.
     """
 
     lines: Mapping[Line, Closed] = field(default_factory=dict[Line, Closed])
     accounts: Mapping[str, Closed] = field(default_factory=dict[str, Closed])
     senders: Mapping[tuple[str, str], Closed] = field(default_factory=dict[tuple[str, str], Closed])
+    templates: Mapping[tuple[str, str], Closed] = field(default_factory=dict[tuple[str, str], Closed])
     spent: frozenset[str] = frozenset()
 
-    def closed(self, line: Line, sender: str, now: Micros) -> Closed | None:
-        """What stands in the way of this line at `now`; the account's own fault first."""
+    def closed(self, line: Line, sender: str, template: str, now: Micros) -> Closed | None:
+        """What stands in the way of this line at `now`; the account's own fault first.
+
+        `template` is the provider's own name of what says it; "" where a text does.
+        """
         uid = line[0]
-        for found in (self.accounts.get(uid), self.senders.get((uid, sender)), self.lines.get(line)):
+        of_sender, of_template = self.senders.get((uid, sender)), self.templates.get((uid, template))
+        for found in (self.accounts.get(uid), of_sender, of_template, self.lines.get(line)):
             if found is not None and found.until > now:
                 return found
         return None

@@ -13,13 +13,18 @@ from server.model.errors import Exhausted, Reason
 
 
 class BucketKind(Word):
-    """What is counted: sends to an address, to a prefix of numbers, of an end user's; checks of an address."""
+    """What is counted: sends to an address, to a prefix of numbers, of an end user's; checks, and the wrong ones."""
 
     DESTINATION = auto()
     PREFIX = auto()
     IP = auto()
     DEVICE = auto()
     CHECKS = auto()
+    WRONG = auto()
+
+
+BucketKey = tuple[str, BucketKind, str]
+"""Where hits are counted: (tenant, kind, subject)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ LIMITS: Mapping[BucketKind, tuple[Limit, ...]] = {
     BucketKind.IP: (Limit("end_user", 10, HOUR),),
     BucketKind.DEVICE: (Limit("end_user", 10, HOUR),),
     BucketKind.CHECKS: (Limit("checks", 10, MINUTE),),
+    BucketKind.WRONG: (Limit("checks", 10, HOUR),),
 }
 VERIFICATION_SENDS_MAX = 5
 PREFIX_DIGITS_CUT = 4
@@ -81,28 +87,32 @@ class Past:
 class Judged:
     """The buckets after one hit, and why it is refused; a refused one is not counted."""
 
-    buckets: Mapping[BucketKind, Bucket]
+    buckets: Mapping[BucketKey, Bucket]
     refusal: Exhausted | None = None
 
 
-def judge_send(
-    buckets: Mapping[BucketKind, Bucket], past: Past, now: Micros, *, cooldown_alone: bool = False
-) -> Judged:
-    """Whether a code may be sent. `cooldown_alone`: no other limit holds, and nothing but the address is counted."""
-    settled = {kind: settle(bucket, now) for kind, bucket in buckets.items()}
+def judge_send(buckets: Mapping[BucketKey, Bucket], past: Past, now: Micros, *, cooldown_alone: bool = False) -> Judged:
+    """Whether a code may be sent. `cooldown_alone`: no other limit holds, and nothing but addresses is counted."""
+    settled = _settled(buckets, now)
     if cooldown_alone:
-        waits = [(wait_of(settled[BucketKind.DESTINATION], COOLDOWN, now), COOLDOWN.name)]
-        return _judged(settled, (BucketKind.DESTINATION,), waits, now)
-    if BucketKind.PREFIX in settled:
-        settled[BucketKind.PREFIX] = _blocked(settled[BucketKind.PREFIX], past.conversion, now)
+        addresses = _of_kind(settled, BucketKind.DESTINATION)
+        waits = [(wait_of(settled[address], COOLDOWN, now), COOLDOWN.name) for address in addresses]
+        return _judged(settled, addresses, waits, now)
+    for key in _of_kind(settled, BucketKind.PREFIX):
+        settled[key] = _blocked(settled[key], past.conversion, now)
     waits = [*_waits(settled, now), (_wait_of_verification(past, now), "verification")]
     return _judged(settled, settled, waits, now)
 
 
-def judge_check(bucket: Bucket, now: Micros) -> Judged:
-    """Whether a code may be checked."""
-    settled = {BucketKind.CHECKS: settle(bucket, now)}
-    return _judged(settled, settled, _waits(settled, now), now)
+def judge_check(buckets: Mapping[BucketKey, Bucket], now: Micros) -> Judged:
+    """Whether a code may be checked. That it is wrong is counted once it is known: `count_wrong`."""
+    settled = _settled(buckets, now)
+    return _judged(settled, _of_kind(settled, BucketKind.CHECKS), _waits(settled, now), now)
+
+
+def count_wrong(bucket: Bucket, now: Micros) -> Bucket:
+    """The bucket of wrong checks after one more."""
+    return _hit(BucketKind.WRONG, settle(bucket, now), now)
 
 
 def wait_of(bucket: Bucket, limit: Limit, now: Micros) -> Micros:
@@ -127,14 +137,22 @@ def judged_since(bucket: Bucket, now: Micros) -> Micros | None:
     return since if sum(hit > since for hit in bucket.hits) >= JUDGED_SENDS else None
 
 
+def _settled(buckets: Mapping[BucketKey, Bucket], now: Micros) -> dict[BucketKey, Bucket]:
+    return {key: settle(bucket, now) for key, bucket in buckets.items()}
+
+
+def _of_kind(buckets: Iterable[BucketKey], wanted: BucketKind) -> list[BucketKey]:
+    return [key for key in buckets if key[1] == wanted]
+
+
 def _judged(
-    buckets: Mapping[BucketKind, Bucket], hit: Iterable[BucketKind], waits: Iterable[tuple[Micros, str]], now: Micros
+    buckets: Mapping[BucketKey, Bucket], hit: Iterable[BucketKey], waits: Iterable[tuple[Micros, str]], now: Micros
 ) -> Judged:
     # Of equals the first: the one that is named before the others.
     wait, name = max(waits, key=lambda found: found[0])
     if wait:
         return Judged(buckets, _exhausted(name, wait))
-    return Judged({**buckets, **{kind: _hit(kind, buckets[kind], now) for kind in hit}})
+    return Judged({**buckets, **{key: _hit(key[1], buckets[key], now) for key in hit}})
 
 
 def _hit(kind: BucketKind, bucket: Bucket, now: Micros) -> Bucket:
@@ -142,10 +160,10 @@ def _hit(kind: BucketKind, bucket: Bucket, now: Micros) -> Bucket:
     return replace(bucket, hits=(*bucket.hits, now)[-kept:])
 
 
-def _waits(buckets: Mapping[BucketKind, Bucket], now: Micros) -> list[tuple[Micros, str]]:
+def _waits(buckets: Mapping[BucketKey, Bucket], now: Micros) -> list[tuple[Micros, str]]:
     return [
         (max(wait_of(bucket, limit, now), bucket.blocked_until - now, 0), limit.name)
-        for kind, bucket in buckets.items()
+        for (_, kind, _), bucket in buckets.items()
         for limit in LIMITS[kind]
     ]
 

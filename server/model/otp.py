@@ -24,6 +24,7 @@ class CodeWanted:
     """What an OtpSend asks for beside its message.
 
     `destination` is the address that the verification belongs to, `prefix` the number without its last digits.
+    `beside` is another address that the message may go to: it is counted, too.
     `token` is the caller's own code; without one, a new verification gets a code of so many digits.
     """
 
@@ -31,6 +32,7 @@ class CodeWanted:
     prefix: str = field(repr=False)
     ttl: Micros
     length: int = CODE_LENGTH_DEFAULT
+    beside: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     end_user_ip: str = field(default="", repr=False)
     end_user_device: str = field(default="", repr=False)
@@ -40,11 +42,13 @@ class CodeWanted:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """One person's code for one intent. `length` is 0 where the caller brought the code."""
+    """One person's code for one intent.
+
+    Where the caller brought it, `length` is 0 and `code` is the code, sealed, as long as the verification is live.
+    """
 
     id: str
     tenant_id: str
-    client_id: str
     intent: str
     destination_index: str
     key_id: str
@@ -56,6 +60,7 @@ class Verification:
     is_live: bool = True
     generation: int = 1
     length: int = 0
+    code: bytes = field(default=b"", repr=False)
     sends: int = 0
     attempts: int = 0
     verified_at: Micros = 0
@@ -128,11 +133,12 @@ def attempts_max_of(token: str) -> int:
 def renewal_of(live: Verification | None, token: str, now: Micros, *, same_token: bool) -> Renewal:
     """What becomes of the verification that is live. `same_token`: its code is the one that the caller brings.
 
-    Attempts stay spent. A code that would be born without any left gets a verification of its own.
+    Only another code of the caller's replaces the one that is live. Attempts stay spent. A code that would be born
+    without any left gets a verification of its own.
     """
     if live is None or not live.takes_codes(now):
         return Renewal.NEW
-    if same_token if token else live.length:
+    if same_token or not token:
         return Renewal.SAME
     return Renewal.REPLACED if live.attempts < attempts_max_of(token) else Renewal.NEW
 

@@ -2,47 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import auto
 
 from server.model.clock import Micros
-from server.model.enums import Channel, DueKind, FailureReason, Mode, State, Word
-from server.model.explanation import DETAILS, Candidate, Explanation, Verdict
+from server.model.enums import Channel, DueKind, FailureReason, Mode, State
+from server.model.explanation import DETAILS, Candidate, Explanation, Skip, Verdict
 from server.model.health import Cause, Health
 from server.model.messages import Attempt, Behind, Case, Content
 from server.model.outcomes import Refusal
 from server.model.phones import country_of, operator_of
 from server.model.policy import retry_of
-from server.model.routing import Hop, Route
+from server.model.routing import Hop, Route, barred
 from server.model.segments import is_gsm7, segments_of
 from server.model.senders import may_use
 from server.model.templates import NO_TEMPLATES, Template, Wording, worded_by_step
 from server.model.verdict import class_forbids, doubt_forbids, failures_on, is_awaited, may_repeat_taken
-
-
-class Skip(Word):
-    """Why a hop of the route is passed over, or is not the first choice."""
-
-    INACTIVE = auto()
-    NOT_CONFIGURED = auto()
-    NOT_FOR_SANDBOX = auto()
-    NO_ADDRESS = auto()
-    SENDER = auto()
-    TEMPLATE = auto()
-    NO_FALLBACK = auto()
-    CHANNEL_REFUSED = auto()
-    ACCOUNT_REFUSED = auto()
-    AWAITED = auto()
-    STEP_OVER = auto()
-    IN_DOUBT = auto()
-    SENDS_SPENT = auto()
-    TOO_LATE = auto()
-    REPEATS_SPENT = auto()
-    BUDGET_SPENT = auto()
-    CLOSED = auto()
-    TRIED = auto()
-    REQUEST_REFUSED = auto()
-    OVER = auto()
-    STOPPED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +154,7 @@ def survey(  # noqa: PLR0913, PLR0917 - all that a plan depends on
     by_sms = any(hop.channel == Channel.SMS for hop in route.hops)
     explanation = Explanation(
         rules=route.looks(),
-        candidates=tuple(_candidate(hop, w, usable) for hop, w in zip(route.hops, weighed, strict=True)),
+        candidates=_candidates(route, weighed, usable),
         country=country_of(phone) if phone else "",
         operator=operator_of(phone) if phone else "",
         segments=segments_of(text) if by_sms else 0,
@@ -294,18 +267,12 @@ def _weigh(ground: _Ground, hop: Hop, position: int) -> _Weighed:
         return Skip.TEMPLATE
     failures = max(failures_on(case.attempts, hop.account.uid, n, hop.step) for n in open_ones)
     tried = failures + any(a.ambiguous and a.account_uid == hop.account.uid for a in case.attempts)
-    until, cause = _closed(ground, hop, destinations[open_ones[0]], repeat=tried > 0)
+    until, cause = _closed(ground, hop, destinations[open_ones[0]], wording, repeat=tried > 0)
     return _Usable(hop, (tried, position), open_ones, tried > 0, wording, until, cause)
 
 
 def _barred(ground: _Ground, hop: Hop) -> Skip | None:
-    if not hop.account.is_active:
-        return Skip.INACTIVE
-    if not hop.account.configured:
-        return Skip.NOT_CONFIGURED
-    if ground.mode == Mode.SANDBOX and not hop.account.safe_for_sandbox:
-        return Skip.NOT_FOR_SANDBOX
-    return None if may_use(hop.account, ground.sender(hop)) else Skip.SENDER
+    return barred(hop.account, ground.mode) or (None if may_use(hop.account, ground.sender(hop)) else Skip.SENDER)
 
 
 def _judge(case: Case, hop: Hop, destination: int) -> Skip | None:
@@ -340,13 +307,22 @@ def _held(case: Case, hop: Hop, destination: int) -> Skip | None:
     return Skip.SENDS_SPENT if class_forbids(message, attempts, hop.channel, destination) else None
 
 
-def _closed(ground: _Ground, hop: Hop, destination: str, *, repeat: bool) -> tuple[Micros, Cause | Skip]:
+def _closed(
+    ground: _Ground, hop: Hop, destination: str, wording: Wording, *, repeat: bool
+) -> tuple[Micros, Cause | Skip]:
     country = country_of(destination) if hop.channel in (Channel.SMS, Channel.VOICE) else ""
-    closed = ground.health.closed((hop.account.uid, hop.channel, country), ground.sender(hop), ground.now)
+    line = (hop.account.uid, hop.channel, country)
+    closed = ground.health.closed(line, ground.sender(hop), wording.template, ground.now)
     # A spent budget outweighs a breaker, which never closes the last way: repeats would go on without a limit.
     if repeat and hop.account.uid in ground.health.spent and (closed is None or closed.cause != Cause.RATE_LIMITED):
         return ground.now + BUDGET_PAUSE, Skip.BUDGET_SPENT
     return (closed.until, closed.cause) if closed is not None else (0, Skip.CLOSED)
+
+
+def _candidates(route: Route, weighed: Sequence[_Weighed], chosen: _Usable | None) -> tuple[Candidate, ...]:
+    """In the order of the steps; in each, what gave no hop comes behind the accounts that did."""
+    found = [_candidate(hop, w, chosen) for hop, w in zip(route.hops, weighed, strict=True)]
+    return tuple(sorted((*found, *route.passed()), key=lambda candidate: candidate.step))
 
 
 def _candidate(hop: Hop, weighed: _Weighed, chosen: _Usable | None) -> Candidate:

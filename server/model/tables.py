@@ -259,9 +259,10 @@ class SandboxMessage(Table, table=True):
 
 
 class VerificationRow(Table, table=True):
-    """A one-time code for one address and intent. `mac` is that of the code, which is stored nowhere.
+    """A one-time code for one address and intent. `mac` is that of the code.
 
-    `length` is 0 where the caller brought the code. The indexes are keyed hashes.
+    `length` is 0 where the caller brought the code: then `code` is it, sealed, while the verification is live. One of
+    ours is stored nowhere. The indexes are keyed hashes.
     """
 
     __table_args__ = (
@@ -277,11 +278,16 @@ class VerificationRow(Table, table=True):
         Index("ix_verification_destination", "tenant_id", "destination_index", "intent", "created_at"),
         Index("ix_verification_prefix", "tenant_id", "prefix_index", "created_at"),
         Index("ix_verification_expiry", "expires_at"),
+        Index(
+            "ix_verification_own",
+            "expires_at",
+            postgresql_where=text("is_live AND length = 0"),
+            sqlite_where=text("is_live AND length = 0"),
+        ),
     )
 
     id: str = Field(primary_key=True)
     tenant_id: str
-    client_id: str
     intent: str
     destination_index: str
     prefix_index: str = ""
@@ -290,6 +296,7 @@ class VerificationRow(Table, table=True):
     generation: int = 1
     length: int = 0
     mac: bytes = Field(sa_type=LargeBinary)
+    code: bytes = Field(default=b"", sa_type=LargeBinary)
     sends: int = 0
     attempts: int = 0
     attempts_max: int

@@ -129,6 +129,8 @@ class Wording:
     html: str = field(default="", repr=False)
     template: str = ""
     params: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    locale: str = ""
+    """The language that the text is in, where its variant says; "" where nobody does."""
 
 
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -219,10 +221,13 @@ def _shortened(tag: str) -> Iterator[str]:
             tag = tag[:-2]
 
 
-def chosen(templates: Iterable[Template], intent: str, message_class: MessageClass) -> Template | None:
-    """What a message says that names neither a text nor a template: the first that serves its intent."""
-    serving = (t for t in templates if t.is_active and intent in t.intents and t.message_class in (None, message_class))
-    return _first(serving)
+def chosen(templates: Iterable[Template], intent: str, message_class: MessageClass | None) -> Template | None:
+    """What a message says that names neither a text nor a template: the first that serves its intent.
+
+    `message_class` None: the message takes that of its template, and one of any class will do.
+    """
+    serving = (t for t in templates if t.is_active and intent in t.intents)
+    return _first(t for t in serving if message_class is None or t.message_class in (None, message_class))
 
 
 def chosen_for_code(templates: Iterable[Template], intent: str) -> Template | None:
@@ -272,7 +277,8 @@ def worded(
 ) -> Wording | None:
     """What a hand-off by this account, named, says over this channel; None where it has no way to say it.
 
-    `template` is the one that the step names, else the message's own; without one the content's own text says it.
+    `template` is the one that the step names, else the message's own; without one the content's own text says it. Of a
+    code, nothing is sent that does not tell it.
     """
     if template is None:
         said = content.text and message.message_kind != MessageKind.PROVIDER_TEMPLATED
@@ -283,13 +289,13 @@ def worded(
         return (
             None
             if message.message_kind == MessageKind.PROVIDER_TEMPLATED
-            else _said(template, content, channel, locales)
+            else _said(message, template, content, channel, locales)
         )
     values = _values(content.params)
-    if unbound_params(bound, values):
+    if unbound_params(bound, values) or not _tells_code(message, values, map(one_name, bound.params.values())):
         return None
     params = {theirs: values[one_name(ours)] for theirs, ours in bound.params.items()}
-    said = _said(template, content, channel, locales) or Wording("")
+    said = _said(message, template, content, channel, locales) or Wording("")
     return replace(said, template=bound.template_name, params=params)
 
 
@@ -315,19 +321,27 @@ def wording_of(variant: Variant, params: Mapping[str, str], channel: Channel) ->
         values[CODE] = ", ".join(values[CODE])
     # What a parameter holds could end the subject's line, and begin another header.
     subject = _BREAKS.sub(" ", fill(variant.subject, values))
-    return Wording(fill(variant.text, values), subject, fill(variant.html, values, as_html=True))
+    html = fill(variant.html, values, as_html=True)
+    return Wording(fill(variant.text, values), subject, html, locale=variant.locale)
 
 
-def _said(template: Template, content: Content, channel: Channel, locales: Sequence[str]) -> Wording | None:
+def _said(
+    message: Message, template: Template, content: Content, channel: Channel, locales: Sequence[str]
+) -> Wording | None:
     """In text; None where there is none for the channel, a parameter is missing, or nothing would be left to read."""
-    variant = variant_for(template, channel, locales)
-    if variant is None:
+    variant, values = variant_for(template, channel, locales), _values(content.params)
+    if variant is None or not _tells_code(message, values, params_of(variant.text)):
         return None
     needed = params_of(variant.text) | params_of(variant.subject) | params_of(variant.html)
-    if not needed <= _values(content.params).keys():
+    if not needed <= values.keys():
         return None
     wording = wording_of(variant, content.params, channel)
     return wording if wording.text.strip() else None
+
+
+def _tells_code(message: Message, values: Collection[str], named: Iterable[str]) -> bool:
+    """Whether what is said names the code, where there is one to tell."""
+    return message.message_class != MessageClass.OTP or CODE not in values or CODE in set(named)
 
 
 def _values(params: Mapping[str, str]) -> dict[str, str]:

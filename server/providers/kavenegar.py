@@ -172,21 +172,16 @@ class Kavenegar:
                     reports.append((name, receipt))
         return reports
 
-    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
+    async def look_up(self, sought: Sequence[Sought]) -> Sequence[LookUp]:
         """Whether messages of the last 12 h were taken. An older one looks as if it never was: do not ask for it.
 
         That a call is not known proves nothing: nobody says that calls are among the messages it looks through.
         """
-        channels = {one.provider_key: one.channel for one in sought}
-        results: dict[int, LookUp] = dict.fromkeys(channels, NoAnswer())
-        for batch in _batches([str(key) for key in channels]):
+        told: dict[int | None, LookUp] = {}
+        for batch in _batches(list(dict.fromkeys(str(one.provider_key) for one in sought))):
             for entry in await self._ask("sms/statuslocalmessageid", {"localid": ",".join(batch)}):
-                key = as_int(entry.get("localid"))
-                if key in results:
-                    told = _looked_up(entry)
-                    proof = channels[key] == Channel.SMS or not isinstance(told, NeverRegistered)
-                    results[key] = told if proof else NoAnswer()
-        return results
+                told[as_int(entry.get("localid"))] = _looked_up(entry)
+        return [_proved(told.get(one.provider_key, NoAnswer()), one.channel) for one in sought]
 
     def follow(self, channel: Channel, *, templated: bool) -> Follow:  # noqa: ARG002 - texts and calls alike
         """A message by a template bears no number of ours to look it up by."""
@@ -325,6 +320,10 @@ def _looked_up(entry: Mapping[str, object]) -> LookUp:
     if status == NOT_KNOWN:
         return NeverRegistered()
     return Found(name) if status is not None and name else NoAnswer()
+
+
+def _proved(told: LookUp, channel: Channel) -> LookUp:
+    return NoAnswer() if isinstance(told, NeverRegistered) and channel != Channel.SMS else told
 
 
 def _text(value: object) -> str:

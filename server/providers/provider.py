@@ -33,10 +33,10 @@ class Provider(Protocol):
         """
         ...
 
-    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
-        """Whether the provider took these hand-offs; the provider key of each has an entry.
+    async def look_up(self, sought: Sequence[Sought]) -> Sequence[LookUp]:
+        """Whether the provider took these hand-offs: an answer to each, in their order.
 
-        NeverRegistered only where the provider's word is proof.
+        Two attempts of one message bear the same provider key. NeverRegistered only where the provider's word is proof.
         """
         ...
 

@@ -38,6 +38,7 @@ CLOCK_SET_BACK: Micros = 10 * SECOND
 """Hand-offs at work read the clock at different times, though not by so much."""
 LINES_MAX = 10_000
 SENDERS_MAX = 10_000
+TEMPLATES_MAX = 10_000
 
 _log = structlog.get_logger("providers")
 
@@ -58,6 +59,7 @@ class Roster:
         self._budgets: dict[str, Budget] = {}
         self._accounts: dict[str, Closed] = {}
         self._senders: dict[tuple[str, str], Closed] = {}
+        self._templates: dict[tuple[str, str], Closed] = {}
         self._health = Health()
         self._health_until: Micros = 0
         self._latest: Micros = 0
@@ -109,11 +111,19 @@ class Roster:
             self._health_until = 0
 
     def note(
-        self, uid: str, channel: Channel, country: str, outcome: Outcome, now: Micros, *, sender: str = ""
+        self,
+        uid: str,
+        channel: Channel,
+        country: str,
+        outcome: Outcome,
+        now: Micros,
+        *,
+        sender: str = "",
+        template: str = "",
     ) -> None:
-        """What a hand-off came to: moves the breaker of its line, closes an account or a sender at fault."""
+        """What a hand-off came to: moves the breaker of its line, closes an account, sender or template at fault."""
         self._mind_the_clock(now)
-        self._close(uid, sender, outcome, now)
+        self._close(uid, sender, template, outcome, now)
         line = (uid, channel, country)
         before = self._breakers.get(line, Breaker())
         moved = breakers.after(before, _result_of(outcome), now)
@@ -161,6 +171,7 @@ class Roster:
         self._budgets.pop(uid, None)
         self._breakers = {line: breaker for line, breaker in self._breakers.items() if line[0] != uid}
         self._senders = {sender: closed for sender, closed in self._senders.items() if sender[0] != uid}
+        self._templates = {template: closed for template, closed in self._templates.items() if template[0] != uid}
         self._health_until = 0
 
     def _mind_the_clock(self, now: Micros) -> None:
@@ -170,26 +181,26 @@ class Roster:
         """
         if now < self._latest - CLOCK_SET_BACK:
             _log.info("the clock was set back: the health of all accounts begins anew")
-            for closings in (self._breakers, self._budgets, self._accounts, self._senders):
+            for closings in (self._breakers, self._budgets, self._accounts, self._senders, self._templates):
                 closings.clear()
             self._health_until, self._latest = 0, now
         self._latest = max(self._latest, now)
 
-    def _close(self, uid: str, sender: str, outcome: Outcome, now: Micros) -> None:
+    def _close(self, uid: str, sender: str, template: str, outcome: Outcome, now: Micros) -> None:
         match outcome:
             case Misconfigured(Fault.CREDENTIALS):
                 self._accounts[uid] = Closed(now + FAULT_CLOSES, Cause.CREDENTIALS)
             case Misconfigured(Fault.FUNDS):
                 self._accounts[uid] = Closed(now + FAULT_CLOSES, Cause.FUNDS)
-            case Misconfigured(Fault.SENDER | Fault.TEMPLATE):
-                self._senders[uid, sender] = Closed(now + FAULT_CLOSES, Cause.SENDER)
+            case Misconfigured(Fault.SENDER):
+                _put(self._senders, (uid, sender), Closed(now + FAULT_CLOSES, Cause.SENDER), SENDERS_MAX)
+            case Misconfigured(Fault.TEMPLATE) if template:
+                _put(self._templates, (uid, template), Closed(now + FAULT_CLOSES, Cause.TEMPLATE), TEMPLATES_MAX)
             case RateLimited(retry_after=pause):
                 self._rate_limit(uid, now + min(max(pause, RATE_LIMIT_CLOSES_MIN), RATE_LIMIT_CLOSES_MAX))
             case _:
                 return
         self._health_until = 0
-        if len(self._senders) > SENDERS_MAX:
-            self._senders.pop(next(iter(self._senders)))
 
     def _rate_limit(self, uid: str, until: Micros) -> None:
         standing = self._accounts.get(uid)
@@ -199,12 +210,14 @@ class Roster:
     def _told(self, now: Micros) -> Health:
         self._accounts = {uid: closed for uid, closed in self._accounts.items() if closed.until > now}
         self._senders = {sender: closed for sender, closed in self._senders.items() if closed.until > now}
+        self._templates = {template: closed for template, closed in self._templates.items() if closed.until > now}
         lines = {line: breaker.closed_until(now) for line, breaker in self._breakers.items()}
         return replace(
             Health(),
             lines={line: Closed(until, Cause.BREAKER_OPEN) for line, until in lines.items() if until},
             accounts=dict(self._accounts),
             senders=dict(self._senders),
+            templates=dict(self._templates),
             spent=frozenset(uid for uid, budget in self._budgets.items() if budgets.spent(budget, now)),
         )
 
@@ -214,13 +227,21 @@ def _result_of(outcome: Outcome) -> Result | None:
     return None if code == TOO_LATE else breakers.result_of(outcome, connected=code not in NOT_SENT)
 
 
+def _put(closings: dict[tuple[str, str], Closed], what: tuple[str, str], closed: Closed, most: int) -> None:
+    """Close it; where too many are closed, what was closed first opens."""
+    closings[what] = closed
+    if len(closings) > most:
+        closings.pop(next(iter(closings)))
+
+
 def _has(account: Account, name: str) -> bool:
     return bool(account.secrets.get(name) or account.settings.get(name))
 
 
 def _expiry(health: Health, now: Micros) -> Micros:
     """When the health must be told anew though nothing happens."""
-    untils = [closed.until for closed in (*health.lines.values(), *health.accounts.values(), *health.senders.values())]
+    closings = (health.lines, health.accounts, health.senders, health.templates)
+    untils = [closed.until for each in closings for closed in each.values()]
     if health.spent:
         untils.append((now // SECOND + 1) * SECOND)
     return min(untils, default=now + 3600 * SECOND)

@@ -85,10 +85,10 @@ class Sandbox:
         """The reports that each id spells."""
         return [(name, receipt) for name in ids for receipt in REPORTS.get(_fate_in(name), ())]
 
-    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
+    async def look_up(self, sought: Sequence[Sought]) -> Sequence[LookUp]:
         """Finds what it lost the answer of. What it does not remember may be from before a restart: no answer."""
-        keys = [one.provider_key for one in sought]
-        return {key: Found(self._lost[key]) if key in self._lost else NoAnswer() for key in keys}
+        lost = (self._lost.get(one.provider_key) for one in sought)
+        return [NoAnswer() if name is None else Found(name) for name in lost]
 
     def follow(self, channel: Channel, *, templated: bool) -> Follow:  # noqa: ARG002 - all alike
         """Everything is told, whatever it is."""

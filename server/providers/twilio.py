@@ -146,7 +146,7 @@ class Twilio:
         told = ((name, _status(name, known[name], answer)) for name, answer in zip(asked, answers, strict=True))
         return [(name, receipt) for name, receipt in told if receipt is not None]
 
-    async def look_up(self, sought: Sequence[Sought]) -> Mapping[int, LookUp]:
+    async def look_up(self, sought: Sequence[Sought]) -> Sequence[LookUp]:
         """Whether the lists hold these. What they do not hold may yet be there."""
         listings = list(dict.fromkeys(listing for one in sought for listing in listings_for(one)))
         answers = await self._ask([listing.path for listing in listings])

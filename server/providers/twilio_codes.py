@@ -36,7 +36,7 @@ def _elsewhere(message: str) -> Meaning:
 
 
 def _not_enabled(message: str) -> Meaning:
-    """The account must be enabled for the region. It closes nothing, or one such number would shut out all others."""
+    """The account must be enabled for the region, or for the number. It closes nothing: others can be reached."""
     return _refused(Refusal.CONTENT, message, FailureReason.PROVIDER_MISCONFIGURED)
 
 
@@ -79,7 +79,7 @@ CODES: Mapping[int, Meaning] = {
     20429: _limited("Too many requests at once."),
     20500: _doubtful("The provider failed, perhaps after it took the message."),
     20503: _down("The provider cannot answer now."),
-    21205: _fault(Fault.CREDENTIALS, "The provider can not call a URL of ours."),
+    21205: _fault(Fault.CREDENTIALS, "The provider can not call a URL of ours; check ANGARIUM_PUBLIC_URL."),
     21210: _fault(Fault.SENDER, "The caller's number is not verified."),
     21211: _refused(Refusal.RECIPIENT, "The recipient's number is malformed."),
     21212: _fault(Fault.SENDER, "The sender is malformed."),
@@ -94,8 +94,8 @@ CODES: Mapping[int, Meaning] = {
     21603: _refused(Refusal.REQUEST, "The sender is missing in our request."),
     21604: _refused(Refusal.REQUEST, "The recipient is missing in our request."),
     21606: _fault(Fault.SENDER, "The sender is not the account's, or can not send texts."),
-    21608: _fault(Fault.CREDENTIALS, "The account is on trial: it may only send to verified numbers."),
-    21609: _refused(Refusal.REQUEST, "The URL for receipts in our request is invalid."),
+    21608: _not_enabled("The account is on trial: it may only send to verified numbers."),
+    21609: _fault(Fault.CREDENTIALS, "The provider refuses our URL for receipts; check ANGARIUM_PUBLIC_URL."),
     21610: _refused(Refusal.RECIPIENT, "The recipient opted out of this sender.", FailureReason.RECIPIENT_BLOCKED),
     21611: _limited("The queue of the sender is full."),
     21612: _elsewhere("The provider can not reach this number from this sender."),

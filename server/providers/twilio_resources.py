@@ -84,23 +84,26 @@ def entries_in(listing: Listing, body: bytes) -> list[Entry] | None:
     return objects_in(page[listing.resource.key])
 
 
-def found_in(lists: Mapping[Listing, Sequence[Entry] | None], sought: Sequence[Sought]) -> Mapping[int, LookUp]:
-    """What the lists tell: found where one entry alone could be it, and could be nothing else that is sought.
+def found_in(lists: Mapping[Listing, Sequence[Entry] | None], sought: Sequence[Sought]) -> Sequence[LookUp]:
+    """What the lists tell of each: found where one entry alone could be it, and could be nothing else that is sought.
 
     A list never proves that something was not taken: it may lag behind.
     """
-    sole = {(one.provider_key, sid) for one in sought if (sid := _sole(lists, one))}
-    claims = Counter(sid for _, sid in sole)
-    results: dict[int, LookUp] = dict.fromkeys((one.provider_key for one in sought), NoAnswer())
-    return results | {key: Found(sid) for key, sid in sorted(sole) if claims[sid] == 1}
+    told = [[lists.get(listing) for listing in listings_for(one)] for one in sought]
+    fits = [_fitting(entries, one) for entries, one in zip(told, sought, strict=True)]
+    claims = Counter(sid for sids in fits for sid in sids)
+    whole = (None not in entries for entries in told)
+    return [_sole(sids, claims) if all_told else NoAnswer() for sids, all_told in zip(fits, whole, strict=True)]
 
 
-def _sole(lists: Mapping[Listing, Sequence[Entry] | None], sought: Sought) -> str:
-    told = [lists.get(listing) for listing in listings_for(sought)]
-    if any(entries is None for entries in told):
-        return ""
-    sids = {sid for entries in told if entries for sid in _matching(entries, sought)}
-    return sids.pop() if len(sids) == 1 else ""
+def _fitting(told: Sequence[Sequence[Entry] | None], sought: Sought) -> set[str]:
+    """The ids of all that could be it, of an entry in two lists once."""
+    return {sid for entries in told if entries for sid in _matching(entries, sought)}
+
+
+def _sole(sids: set[str], claims: Mapping[str, int]) -> LookUp:
+    (sid, *others) = sids or ("",)
+    return Found(sid) if sid and not others and claims[sid] == 1 else NoAnswer()
 
 
 def _matching(entries: Sequence[Entry], sought: Sought) -> Iterator[str]:

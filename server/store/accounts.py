@@ -12,7 +12,7 @@ from server.model.accounts import Account, ProviderType
 from server.model.clock import SECOND, Micros
 from server.model.configuration import ProviderChange
 from server.model.configuration_tables import ProviderAccount, RoutingRule
-from server.model.errors import AlreadyExists, Precondition, Reason, invalid_field, not_found
+from server.model.errors import AlreadyExists, NotFound, Precondition, Reason, invalid_field, not_found
 from server.model.messages import Follow
 from server.store.dialect import Dialect, columns
 from server.store.rows import dump
@@ -105,7 +105,7 @@ def _merge(
         raise AlreadyExists(Reason.RESOURCE_EXISTS, message, {"resource": "provider", "name": wanted.name})
     kind = types.get(base.type)
     if kind is None:
-        raise not_found("provider_type", base.type)
+        raise no_such_type(base.type)
     old_secrets = open_secrets(vault, base)
     secrets = _merged(old_secrets, wanted.change.secrets, "secrets", wanted.change.clear)
     after = _changed(base, wanted.change)
@@ -140,6 +140,12 @@ def etag_mismatch(resource: str, name: str) -> Precondition:
     """Somebody else has changed it since it was read."""
     told = {"resource": resource}
     return Precondition(Reason.ETAG_MISMATCH, f"The {resource} {name!r} has been changed since. Read it again.", told)
+
+
+def no_such_type(name: str) -> NotFound:
+    """Nobody knows a provider type of this name."""
+    message = f"There is no provider type {name!r}. ListProviderTypes tells which there are, in lower case."
+    return NotFound(Reason.RESOURCE_NOT_FOUND, message, {"resource": "provider_type"})
 
 
 def account_of(row: ProviderAccount, secrets: Mapping[str, str], kind: ProviderType | None) -> Account:

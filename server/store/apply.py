@@ -1,6 +1,7 @@
 """The one place that changes a message: facts come in, `decide` judges, what follows is written with its events.
 
-A fact that brings a provider's id of a message brings with it the receipts that wait for that id.
+A fact that brings a provider's id of a message brings with it the receipts that wait for that id. What a look-up found
+is no answer where another attempt has the id.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from server.model.decide import Refused, decide
 from server.model.explanation import Explanation
 from server.model.facts import Fact, LookedUp, Receipted, Settled, Started
 from server.model.messages import Attempt, Case, Event, Message
-from server.model.outcomes import Accepted, Found, Receipt
+from server.model.outcomes import Accepted, Found, NoAnswer, Receipt
 from server.model.work import NOTHING_BESIDE, Beside, SandboxCopy
 from server.store.attempts import ATTEMPT, attempt_row
 from server.store.batches import Answers, Batches
@@ -23,6 +24,7 @@ from server.store.database import Database
 from server.store.dialect import Values
 from server.store.inbox import Inbox, Name, read_inbox
 from server.store.keys import TenantKeys
+from server.store.names import Names, read_names
 from server.store.rows import (
     DUE,
     EVENT_NEW,
@@ -104,9 +106,10 @@ class Apply:
         dialect = self._database.dialect
         # After the locks are held: whoever held them before us has left its times behind.
         now = self._database.now(connection)
+        names = read_names(connection, dialect, _names_found(cases, statements))
         inbox = read_inbox(connection, dialect, _accounts(cases, statements), _ids_brought(statements))
         changes = {id_: _Change(case.message, case) for id_, case in cases.items()}
-        rulings = [_rule_one(changes.get(statement.message_id), statement, inbox, now) for statement in statements]
+        rulings = [_rule_one(changes.get(each.message_id), each, names, inbox, now) for each in statements]
         self._write(connection, [changes[id_] for id_ in sorted(changes)], now)
         inbox.forget(connection, dialect)
         return rulings
@@ -150,16 +153,17 @@ class Apply:
         return tuple(values[name] for name in SANDBOX_MESSAGE.names)
 
 
-def _rule_one(change: _Change | None, statement: Statement, inbox: Inbox, now: Micros) -> Ruling:
+def _rule_one(change: _Change | None, statement: Statement, names: Names, inbox: Inbox, now: Micros) -> Ruling:
     if change is None:
         return Refused("UNKNOWN")
-    fact = statement.fact
+    fact = _unless_anothers(statement, change.case, names)
     name = _name_brought(change.case, fact)
     waiting = inbox.look(name) if name else ()
     ruling = decide(change.case, _with_receipts(fact, waiting), now)
     if isinstance(ruling, Refused):
         return ruling
     change.take(ruling)
+    names.give(statement.message_id, ruling.attempts)
     if statement.beside.copy is not None:
         change.copies.append(statement.beside.copy)
     change.explanation = statement.beside.explanation or change.explanation
@@ -167,6 +171,15 @@ def _rule_one(change: _Change | None, statement: Statement, inbox: Inbox, now: M
         inbox.take(name)
         return _rule_waiting(change, fact, waiting, now) or ruling
     return ruling
+
+
+def _unless_anothers(statement: Statement, case: Case, names: Names) -> Fact:
+    """The fact; of a look-up that found what another attempt has, that it found nothing."""
+    fact = statement.fact
+    name = _name_brought(case, fact)
+    if isinstance(fact, LookedUp) and name and names.is_anothers(name, (statement.message_id, fact.number)):
+        return replace(fact, result=NoAnswer())
+    return fact
 
 
 def _rule_waiting(change: _Change, fact: Fact, waiting: Iterable[Receipt], now: Micros) -> Ruling | None:
@@ -201,6 +214,12 @@ def _id_brought(fact: Fact) -> str:
             return id_
         case _:
             return ""
+
+
+def _names_found(cases: Mapping[str, Case], statements: Iterable[Statement]) -> set[Name]:
+    """The names that look-ups bring."""
+    found = [s for s in statements if s.message_id in cases and isinstance(s.fact, LookedUp)]
+    return {name for s in found if (name := _name_brought(cases[s.message_id], s.fact)) is not None}
 
 
 def _ids_brought(statements: Iterable[Statement]) -> set[str]:

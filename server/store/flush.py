@@ -13,8 +13,9 @@ from server.model.clock import Micros
 from server.model.conclude import accepted_event
 from server.model.enums import DueKind, MessageClass
 from server.model.errors import Exhausted, Unavailable
-from server.model.messages import Case, Due, Hold, Message, NewMessage
+from server.model.messages import TOKEN, Case, Due, Hold, Message, NewMessage
 from server.model.work import Acceptance, Claim
+from server.store.apply import Apply
 from server.store.batches import Answers, Batches
 from server.store.database import Database
 from server.store.dialect import Values
@@ -68,13 +69,13 @@ class _Written:
 class Flush:
     """Accepts messages, at most 200 in one transaction, OTP first."""
 
-    def __init__(self, database: Database, keys: TenantKeys, boot_id: str) -> None:
+    def __init__(self, database: Database, keys: TenantKeys, apply: Apply, boot_id: str) -> None:
         self.offers = Offers()
         self.on_assigned: Callable[[Claim], None] | None = None
         self._database = database
         self._keys = keys
         self._boot_id = boot_id
-        self._verifications = Verifications(database, keys)
+        self._verifications = Verifications(database, keys, apply)
         self._batches: Batches[NewMessage, Acceptance] = Batches(
             self._flush,
             database.blames_one,
@@ -249,7 +250,9 @@ def _coded(entry: _Entry, sending: Sending) -> _Entry:
         created_at=sending.at,
         expires_at=verification.expires_at,
     )
-    return replace(entry, new=replace(new, message=message, content=replace(new.content, code=sending.code)))
+    params = {**new.content.params, TOKEN: sending.token} if sending.token else new.content.params
+    content = replace(new.content, params=params, code=sending.code)
+    return replace(entry, new=replace(new, message=message, content=content))
 
 
 def _firsts(news: Sequence[NewMessage]) -> list[int]:

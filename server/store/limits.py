@@ -6,15 +6,12 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import Connection
 
 from server.model.clock import Micros
-from server.model.limits import Bucket
+from server.model.limits import Bucket, BucketKey, BucketKind
 from server.store.dialect import Dialect, columns
 from server.store.rows import dump
 from server.store.tuples import among_tuples, flat
 
 LIMIT_BUCKET = columns("limit_bucket")
-
-BucketKey = tuple[str, str, str]
-"""(tenant, kind, subject)."""
 
 
 def lock_buckets(
@@ -48,4 +45,4 @@ def _locked(connection: Connection, dialect: Dialect, keys: list[BucketKey]) -> 
         f"ORDER BY tenant_id, kind, subject{dialect.locked()}",
         flat(keys),
     )
-    return {(row[0], row[1], row[2]): Bucket(tuple(json.loads(row[3])), row[4], row[5]) for row in rows}
+    return {(row[0], BucketKind(row[1]), row[2]): Bucket(tuple(json.loads(row[3])), row[4], row[5]) for row in rows}

@@ -1,6 +1,7 @@
 """What is forgotten, and when: keys after seven days, content a day after the end, the rest a week after it.
 
-A one-time code's content goes as soon as its message is done, its verification a day after it expired.
+A one-time code's content goes as soon as its message is done, one that its caller
+brought also from its verification when that expires, and the verification a day after that.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, text
 from server.model.clock import DAY, MINUTE, Micros
 from server.model.limits import BLOCK_MAX
 from server.store.database import Database
+from server.store.verifications import end_verifications
 
 PRUNE_MAX = 500
 KEY_KEPT: Micros = 7 * DAY
@@ -46,6 +48,7 @@ class Retention:
                 self._erase_codes,
                 self._erase_contents,
                 self._prune_messages,
+                self._end_own_codes,
                 self._prune_verifications,
                 self._prune_buckets,
             )
@@ -83,6 +86,13 @@ class Retention:
                 f"WHERE {dialect.among('id')}",
                 (b"", b"", dialect.texts(ids)),
             )
+
+    def _end_own_codes(self, connection: Connection, now: Micros) -> int:
+        """A caller's own code goes when its time is over; a clock that is set back does not revive it."""
+        ids = [row["id"] for row in self._locked(connection, _OVER_OWN_CODES, now)]
+        if ids:
+            end_verifications(connection, self._database.dialect, ids)
+        return len(ids)
 
     def _prune_verifications(self, connection: Connection, now: Micros) -> int:
         ids = [row["id"] for row in self._locked(connection, _OLD_VERIFICATIONS, now - VERIFICATION_KEPT)]
@@ -137,6 +147,9 @@ _DONE_CODES = (
     "SELECT id FROM message WHERE done_at > 0 AND NOT erased AND done_at > :since AND done_at <= :before "
     "AND message_class = 'OTP' AND NOT EXISTS (SELECT 1 FROM sandbox_message AS s WHERE s.message_id = message.id) "
     "ORDER BY done_at"
+)
+_OVER_OWN_CODES = (
+    "SELECT id FROM verification WHERE is_live AND length = 0 AND expires_at <= :before ORDER BY expires_at"
 )
 _OLD_VERIFICATIONS = "SELECT id FROM verification WHERE expires_at < :before ORDER BY expires_at"
 _OLD_BUCKETS = "SELECT tenant_id, kind, subject FROM limit_bucket WHERE updated_at < :before ORDER BY updated_at"

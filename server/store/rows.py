@@ -21,7 +21,7 @@ from server.model.enums import (
     Stop,
     Word,
 )
-from server.model.explanation import Candidate, Explanation, RuleLook, Verdict
+from server.model.explanation import DETAILS, Candidate, Explanation, RuleLook, Verdict
 from server.model.failures import Failure
 from server.model.messages import Due, Event, Message
 from server.store.dialect import Columns, Values, columns
@@ -332,11 +332,12 @@ def failure_of(text: str) -> Failure | None:
 
 
 def explanation_text(explanation: Explanation) -> str:
-    """An explanation as a column holds it."""
+    """An explanation as a column holds it: rules up to the one that is followed, reasons without their sentences."""
+    followed = next((n for n, rule in enumerate(explanation.rules, 1) if rule.matched), len(explanation.rules))
     return dump(
         [
-            [(rule.name, rule.matched, rule.why) for rule in explanation.rules],
-            [(c.step, c.channel, c.provider, c.verdict, c.reason, c.detail) for c in explanation.candidates],
+            [(rule.name, rule.matched, rule.why) for rule in explanation.rules[:followed]],
+            [(c.step, c.channel or "", c.provider, c.verdict, c.reason) for c in explanation.candidates],
             explanation.country,
             explanation.operator,
             explanation.segments,
@@ -350,11 +351,13 @@ def explanation_of(text: str) -> Explanation:
     """The explanation in a column."""
     rules, candidates, *rest = json.loads(text)
     looked = tuple(RuleLook(*rule) for rule in rules)
-    weighed = tuple(
-        Candidate(step, Channel(channel), provider, Verdict(verdict), reason, detail)
-        for step, channel, provider, verdict, reason, detail in candidates
-    )
+    weighed = tuple(_candidate_of(*candidate) for candidate in candidates)
     return Explanation(looked, weighed, *rest)
+
+
+def _candidate_of(step: int, channel: str, provider: str, verdict: str, reason: str) -> Candidate:
+    named = Channel(channel) if channel else None
+    return Candidate(step, named, provider, Verdict(verdict), reason, DETAILS.get(reason, ""))
 
 
 def _tags_of(text: str) -> tuple[str, ...]:

@@ -10,9 +10,8 @@ from sqlmodel import col
 from server.model.clock import Micros
 from server.model.configuration_tables import RoutingRule, RuleSet
 from server.model.enums import Channel, MessageClass, State, Strategy
-from server.model.errors import invalid_field, not_found
+from server.model.errors import Precondition, Reason, invalid_field, not_found
 from server.model.routing import Match, Rule, Step
-from server.store.accounts import etag_mismatch
 from server.store.dialect import Dialect, columns
 
 RULES_MAX = 200
@@ -86,7 +85,8 @@ class RuleChange:
         self.revision: int = connection.execute(locked).scalar_one()
         self.changed = False
         if revision and revision != str(self.revision):
-            raise etag_mismatch("routing_rule", tenant_id)
+            sentence = f"The routing rules have changed since; they are at revision {self.revision}. Read them again."
+            raise Precondition(Reason.ETAG_MISMATCH, sentence, {"resource": "routing_rule"})
 
     def set(self, rows: Sequence[RoutingRule], *, replace_all: bool) -> list[RoutingRule]:
         """Make these rules be, and no others with `replace_all`; as they are kept. Raises Invalid."""

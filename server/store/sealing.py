@@ -50,7 +50,12 @@ def with_code(vault: TenantVault, content: Content) -> Content:
 
 
 def _said(content: Content) -> list[object]:
-    """What a message says, as it is sealed; a derived code is never in it."""
+    """What a message says, as it is sealed; a derived code is never in it.
+
+    A text with nothing else is sealed as the release before this one seals it, so that either opens it.
+    """
+    if not (content.params or content.code or content.application_key):
+        return [content.text, content.sender]
     params = {name: value for name, value in content.params.items() if content.code is None or name != CODE}
     code = astuple(content.code) if content.code else None
     return [content.text, content.sender, params, code, content.application_key]
@@ -70,7 +75,8 @@ def _content(
 
 def seal_copy(vault: TenantVault, message_id: str, copy: SandboxCopy) -> bytes:
     """The sealed content of a sandbox copy."""
-    content = dump([copy.recipient, copy.sender, copy.text, copy.subject, copy.template, dict(copy.params)])
+    more = [copy.subject, copy.template, dict(copy.params)] if copy.subject or copy.template or copy.params else []
+    content = dump([copy.recipient, copy.sender, copy.text, *more])
     return vault.seal(content.encode(), _about_copy(message_id, copy.attempt))
 
 

@@ -58,8 +58,8 @@ class Store:
         self.configuration = Configuration(database, self.keys, provider_types)
         self.access = Access(database, self.keys, self.configuration)
         self._database = database
-        self._flush = Flush(database, self.keys, boot_id)
         self._apply = Apply(database, self.keys)
+        self._flush = Flush(database, self.keys, self._apply, boot_id)
         self._verify = Verify(database, self.keys, self._apply)
         self._receipts = Receipts(database, self._apply)
         self._claims = Claims(database, self.keys, boot_id)
@@ -86,6 +86,7 @@ class Store:
     async def close(self) -> None:
         """Answer who waits, end the watchers, say good-bye to the other workers, and close."""
         await self._flush.close()
+        await self._verify.close()
         await self._receipts.close()
         await self._apply.close()
         await self.watching.close()

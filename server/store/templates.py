@@ -16,7 +16,7 @@ from sqlmodel import col
 from server.model.clock import Micros
 from server.model.configuration_tables import RoutingRule, TemplateRevision, TemplateRow
 from server.model.enums import Channel, MessageClass
-from server.model.errors import AlreadyExists, Precondition, Reason, not_found
+from server.model.errors import AlreadyExists, Precondition, Reason, invalid_field, not_found
 from server.model.tables import DueRow, MessageRow
 from server.model.templates import (
     KeptTemplate,
@@ -31,6 +31,10 @@ from server.store.accounts import etag_mismatch
 from server.store.dialect import Dialect, columns
 from server.store.rows import dump
 
+TEMPLATES_MAX = 1_000
+"""Of a tenant."""
+COUNTED_MAX = 100
+"""So many messages that say a template are counted at most."""
 PINNED_MAX = 256
 """So many earlier revisions are kept at hand."""
 
@@ -81,12 +85,20 @@ def create(
     dialect.insert_new(connection, _TEMPLATE, [tuple(values[name] for name in _TEMPLATE.names)], "key")
     row = TemplateRow(**connection.execute(_this(tenant_id, key).with_for_update()).mappings().one())
     if row.is_deleted:
+        _require_room(connection, tenant_id)
         return _write(connection, row, content, now, created_at=now), True
     kept = _kept(connection, row, row.revision)
     if kept is None or kept.content != content:
         told = {"resource": "template", "name": key}
         raise AlreadyExists(Reason.RESOURCE_EXISTS, f"There is another template {key!r}.", told)
     return kept, False
+
+
+def _require_room(connection: Connection, tenant_id: str) -> None:
+    """Every replica holds all templates in memory."""
+    there = select(func.count()).where(col(TemplateRow.tenant_id) == tenant_id, col(TemplateRow.is_deleted).is_(False))
+    if connection.execute(there).scalar_one() >= TEMPLATES_MAX:
+        raise invalid_field("template", f"A tenant has no more than {TEMPLATES_MAX:,} templates.")
 
 
 def change(
@@ -259,10 +271,14 @@ def _rules_naming(connection: Connection, tenant_id: str, key: str) -> list[str]
 
 
 def _messages_with(connection: Connection, tenant_id: str, key: str) -> int:
-    """How many messages that are not done were accepted with the template: each of them has something due."""
-    query = select(func.count()).select_from(DueRow).join(MessageRow, col(MessageRow.id) == col(DueRow.message_id))
+    """How many messages that are not done were accepted with the template, as far as COUNTED_MAX.
+
+    Each of them has something due. All writes wait while it counts.
+    """
+    query = select(col(DueRow.message_id)).join(MessageRow, col(MessageRow.id) == col(DueRow.message_id))
     wanted = (col(DueRow.tenant_id) == tenant_id, col(MessageRow.template_key) == key)
-    return connection.execute(query.where(*wanted)).scalar_one()
+    found = query.where(*wanted).limit(COUNTED_MAX).subquery()
+    return connection.execute(select(func.count()).select_from(found)).scalar_one()
 
 
 def _in_use(message: str, by: str, whom: str) -> Precondition:

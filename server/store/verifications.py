@@ -1,41 +1,49 @@
 """Sending codes: limits and the one live verification, in the transaction that accepts the message."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from typing import Any
 
 from sqlalchemy import Connection
 
 from server.model.clock import Micros
+from server.model.enums import Stop
 from server.model.errors import Exhausted
-from server.model.limits import Bucket, BucketKind, Conversion, Past, judge_send, judged_since, settle
+from server.model.facts import Stopped
+from server.model.limits import Bucket, BucketKey, BucketKind, Conversion, Past, judge_send, judged_since, settle
 from server.model.messages import CodeSource, NewMessage
 from server.model.otp import CodeWanted, Renewal, Verification, attempts_max_of, renewal_of
+from server.store.apply import Apply, Statement
 from server.store.database import Database
 from server.store.dialect import Columns, Dialect, Values, columns
 from server.store.keys import TenantKeys
-from server.store.limits import BucketKey, lock_buckets, write_buckets
+from server.store.limits import lock_buckets, write_buckets
 from server.store.rows import Row
 from server.store.tuples import among_tuples, flat
 from server.vault.identity import new_id
 from server.vault.vault import TenantVault
 
 VERIFICATION = columns("verification")
-_SENT = Columns("verification", ("id",), ("is_live", "key_id", "generation", "length", "mac", "sends", "attempts_max"))
+_SENT = Columns(
+    "verification", ("id",), ("is_live", "key_id", "generation", "length", "mac", "code", "sends", "attempts_max")
+)
 """What a further send may change."""
 
 PLACE = ("tenant_id", "destination_index", "intent")
 Place = tuple[str, str, str]
 """Where at most one verification is live: (tenant, index of the address, intent)."""
+Named = tuple[str, str]
+"""A verification by (tenant, id)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A code that may go out at `at`. `code` is None where the caller brought it."""
+    """A code that may go out at `at`. `code` is None where the caller brought it: then it is `token`."""
 
     verification: Verification
     code: CodeSource | None
+    token: str = field(repr=False)
     at: Micros
 
 
@@ -49,24 +57,25 @@ class _Asked:
     vault: TenantVault
     place: Place
     prefix: str
-    keys: Mapping[BucketKind, BucketKey]
+    keys: Collection[BucketKey]
 
 
 class Verifications:
     """Decides on sends of codes, each by itself and one after the other."""
 
-    def __init__(self, database: Database, keys: TenantKeys) -> None:
+    def __init__(self, database: Database, keys: TenantKeys, apply: Apply) -> None:
         self._database = database
         self._keys = keys
+        self._apply = apply
 
     def rule(self, connection: Connection, news: Mapping[int, NewMessage]) -> dict[int, Sending | Exhausted]:
         """What becomes of these messages, all of which want a code, in the order of their numbers.
 
-        Buckets are locked before verifications, and those in the order of their ids.
+        Buckets are locked before verifications, those in the order of their ids, and then the messages that end.
         """
         dialect = self._database.dialect
         asked = [self._asked(number, new) for number, new in sorted(news.items())]
-        keys = [key for one in asked for key in one.keys.values()]
+        keys = [key for one in asked for key in one.keys]
         buckets = lock_buckets(connection, dialect, keys, self._database.now(connection))
         live = _lock_live(connection, dialect, {one.place for one in asked})
         # After the locks are held: whoever held them before us has left its times behind.
@@ -77,6 +86,7 @@ class Verifications:
         rulings = {one.number: round_.judge(one) for one in asked}
         write_buckets(connection, dialect, round_.buckets, now)
         _write(connection, dialect, round_.over, round_.sent.values(), known={v.id for v in live.values()})
+        stop_messages(connection, dialect, self._apply, dict.fromkeys(round_.stale, Stop.CANCELED))
         return rulings
 
     def _asked(self, number: int, new: NewMessage) -> _Asked:
@@ -85,15 +95,16 @@ class Verifications:
             raise AssertionError
         vault = self._keys.get(message.tenant_id)
         prefix = vault.index(wanted.prefix)
-        subjects = {BucketKind.DESTINATION: vault.index(wanted.destination)}
+        address = vault.index(wanted.destination)
+        subjects = [(BucketKind.DESTINATION, address), (BucketKind.DESTINATION, vault.index(wanted.beside))]
         if not wanted.cooldown_alone:
-            subjects |= {
-                BucketKind.PREFIX: prefix,
-                BucketKind.IP: vault.index(wanted.end_user_ip),
-                BucketKind.DEVICE: vault.index(wanted.end_user_device),
-            }
-        place = (message.tenant_id, subjects[BucketKind.DESTINATION], message.intent)
-        keys = {kind: (message.tenant_id, kind.value, subject) for kind, subject in subjects.items() if subject}
+            subjects += [
+                (BucketKind.PREFIX, prefix),
+                (BucketKind.IP, vault.index(wanted.end_user_ip)),
+                (BucketKind.DEVICE, vault.index(wanted.end_user_device)),
+            ]
+        place = (message.tenant_id, address, message.intent)
+        keys = [(message.tenant_id, kind, subject) for kind, subject in subjects if subject]
         return _Asked(number, new, wanted, vault, place, prefix, keys)
 
 
@@ -110,6 +121,8 @@ class _Round:
         self.buckets = dict(buckets)
         self.over: list[str] = []
         """The ids of verifications that were live and are no more."""
+        self.stale: list[Named] = []
+        """Verifications whose earlier messages, where they still wait, would say a code that is good no more."""
         self.sent: dict[Place, Verification] = {}
         self._live = live
         self._conversions = conversions
@@ -124,39 +137,46 @@ class _Round:
             ends_at=live.expires_at if live else 0,
             conversion=self._conversion(asked),
         )
-        own = {kind: self.buckets[key] for kind, key in asked.keys.items()}
+        own = {key: self.buckets[key] for key in asked.keys}
         judged = judge_send(own, past, self._now, cooldown_alone=asked.wanted.cooldown_alone)
-        self.buckets |= {asked.keys[kind]: bucket for kind, bucket in judged.buckets.items()}
+        self.buckets |= judged.buckets
         if judged.refusal is not None:
             return judged.refusal
         return self._send(asked, live)
 
     def _conversion(self, asked: _Asked) -> Conversion:
-        key = asked.keys.get(BucketKind.PREFIX)
-        return self._conversions.get(key, Conversion()) if key else Conversion()
+        return next((self._conversions[key] for key in asked.keys if key in self._conversions), Conversion())
 
     def _send(self, asked: _Asked, live: Verification | None) -> Sending:
+        verification = self._renewed(asked, live)
+        verification = replace(verification, sends=verification.sends + 1)
+        self.sent[asked.place] = verification
+        if verification.length:
+            return Sending(verification, _source(verification), "", self._now)
+        token = asked.vault.open(verification.code, _about(verification)).decode()
+        return Sending(verification, None, token, self._now)
+
+    def _renewed(self, asked: _Asked, live: Verification | None) -> Verification:
         token = asked.wanted.token
         same = live is not None and bool(token) and compare_digest(_mac(asked.vault, live, token), live.mac)
         renewal = renewal_of(live, token, self._now, same_token=same)
-        if live is None or renewal == Renewal.NEW:
-            if live is not None:
-                self.over.append(live.id)
-            verification = _coded(self._begun(asked), asked.vault, asked.wanted)
-        elif renewal == Renewal.REPLACED:
-            verification = _coded(replace(live, generation=live.generation + 1), asked.vault, asked.wanted)
-        else:
-            verification = live
-        verification = replace(verification, sends=verification.sends + 1)
-        self.sent[asked.place] = verification
-        return Sending(verification, None if token else _source(verification), self._now)
+        if live is None:
+            return _coded(self._begun(asked), asked.vault, asked.wanted)
+        if renewal == Renewal.SAME:
+            return live
+        # Messages of one whose time is over end by that.
+        if self._now < live.expires_at:
+            self.stale.append((live.tenant_id, live.id))
+        if renewal == Renewal.REPLACED:
+            return _coded(replace(live, generation=live.generation + 1), asked.vault, asked.wanted)
+        self.over.append(live.id)
+        return _coded(self._begun(asked), asked.vault, asked.wanted)
 
     def _begun(self, asked: _Asked) -> Verification:
         tenant_id, destination_index, intent = asked.place
         return Verification(
             id=new_id(),
             tenant_id=tenant_id,
-            client_id=asked.new.message.client_id,
             intent=intent,
             destination_index=destination_index,
             prefix_index=asked.prefix,
@@ -170,13 +190,20 @@ class _Round:
 
 def _coded(verification: Verification, vault: TenantVault, wanted: CodeWanted) -> Verification:
     """The verification with the code that the caller brought, or with one of its generation's own."""
+    token = wanted.token
     keyed = replace(
         verification,
         key_id=vault.code_key,
-        length=0 if wanted.token else wanted.length,
-        attempts_max=attempts_max_of(wanted.token),
+        length=0 if token else wanted.length,
+        code=vault.seal(token.encode(), _about(verification)) if token else b"",
+        attempts_max=attempts_max_of(token),
     )
-    return replace(keyed, mac=_mac(vault, keyed, wanted.token or vault.code(_source(keyed))))
+    return replace(keyed, mac=_mac(vault, keyed, token or vault.code(_source(keyed))))
+
+
+def _about(verification: Verification) -> str:
+    """What the caller's own code is sealed for."""
+    return f"code:{verification.id}"
 
 
 def _source(verification: Verification) -> CodeSource:
@@ -190,8 +217,32 @@ def _mac(vault: TenantVault, verification: Verification, code: str) -> bytes:
 def verification_of(row: Row) -> Verification:
     """The verification in a row of VERIFICATION."""
     values: dict[str, Any] = dict(zip(VERIFICATION.names, row, strict=True))
-    values |= {"is_live": bool(values["is_live"]), "mac": bytes(values["mac"])}
+    values |= {"is_live": bool(values["is_live"]), "mac": bytes(values["mac"]), "code": bytes(values["code"])}
     return Verification(**values)
+
+
+def end_verifications(connection: Connection, dialect: Dialect, ids: Sequence[str]) -> None:
+    """They are live no more, and what their callers brought is erased."""
+    connection.exec_driver_sql(
+        f"UPDATE verification SET is_live = FALSE, code = {dialect.mark} WHERE {dialect.among('id')}",  # noqa: S608
+        (b"", dialect.texts(ids)),
+    )
+
+
+def stop_messages(connection: Connection, dialect: Dialect, apply: Apply, stops: Mapping[Named, Stop]) -> None:
+    """No further attempt for what is not done of these verifications' messages, from this very transaction on."""
+    if not stops:
+        return
+    rows = connection.exec_driver_sql(
+        "SELECT id, tenant_id, verification_id FROM message "  # noqa: S608
+        f"WHERE {among_tuples(dialect, ('tenant_id', 'verification_id'), len(stops))} "
+        # The index's own condition.
+        "AND NOT done AND verification_id <> ''",
+        flat(stops),
+    )
+    statements = [Statement(row[0], Stopped(stops[row[1], row[2]])) for row in rows]
+    if statements:
+        apply.rule(connection, statements)
 
 
 def _row(verification: Verification, into: Columns) -> Values:
@@ -226,8 +277,7 @@ def _conversions(
         "GROUP BY v.tenant_id, v.prefix_index",
         tuple(part for (tenant_id, _, prefix), since in judged for part in (tenant_id, prefix, since)),
     )
-    kind = BucketKind.PREFIX.value
-    return {(row[0], kind, row[1]): Conversion(int(row[2]), int(row[3])) for row in rows}
+    return {(row[0], BucketKind.PREFIX, row[1]): Conversion(int(row[2]), int(row[3])) for row in rows}
 
 
 def _write(
@@ -240,8 +290,7 @@ def _write(
 ) -> None:
     """Keep what was sent. The lock on an address's bucket keeps other senders out: no other row can be live there."""
     if over:
-        marks = f"UPDATE verification SET is_live = FALSE WHERE {dialect.among('id')}"  # noqa: S608
-        connection.exec_driver_sql(marks, (dialect.texts(over),))
+        end_verifications(connection, dialect, over)
     changed = [v for v in sent if v.id in known]
     begun = [v for v in sent if v.id not in known]
     if changed:

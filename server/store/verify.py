@@ -9,19 +9,18 @@ from sqlalchemy import Connection, text
 from server.model.clock import Micros
 from server.model.enums import Stop
 from server.model.errors import AlreadyExists, Exhausted, Reason, Unavailable
-from server.model.facts import Stopped
-from server.model.limits import BucketKind, judge_check
+from server.model.limits import Bucket, BucketKey, BucketKind, count_wrong, judge_check
 from server.model.otp import Check, Checked, CheckResult, Verification, why_over
-from server.store.apply import Apply, Statement
+from server.store.apply import Apply
 from server.store.batches import Answers, Batches
 from server.store.database import Database
 from server.store.dialect import Columns, Dialect
 from server.store.keys import TenantKeys
-from server.store.limits import BucketKey, lock_buckets, write_buckets
+from server.store.limits import lock_buckets, write_buckets
 from server.store.replays import Key, forget_keys
 from server.store.rows import IDEMPOTENCY, dump
 from server.store.tuples import among_tuples, flat
-from server.store.verifications import PLACE, VERIFICATION, Place, verification_of
+from server.store.verifications import PLACE, VERIFICATION, Named, Place, stop_messages, verification_of
 from server.vault.identity import new_id
 
 VERIFY_MAX = 200
@@ -42,14 +41,25 @@ class _Kept:
 class _Aimed:
     """A check and the verification that it means: what it is counted against, and the macs that would be right.
 
-    Where there is none it is counted against what it named and compared with nothing, at the same cost.
+    Where there is none it is counted against the address that it named, or else against its client account, and
+    compared with nothing, at the same cost.
     """
 
     number: int
     check: Check
     verification_id: str
-    bucket: BucketKey
+    subject: str
     macs: tuple[bytes, bytes]
+
+    @property
+    def checks(self) -> BucketKey:
+        """Where it is counted."""
+        return self.check.tenant_id, BucketKind.CHECKS, self.subject
+
+    @property
+    def wrong(self) -> BucketKey:
+        """Where it is counted when it is wrong."""
+        return self.check.tenant_id, BucketKind.WRONG, self.subject
 
 
 class Verify:
@@ -87,28 +97,37 @@ class Verify:
         if not fresh:
             return replays
         aimed = self._aim(connection, fresh)
-        now, refused = self._count(connection, aimed)
-        counted = [one for one in aimed if one.number not in refused]
-        checked = self._spend(connection, counted, now)
-        self._stop_messages(connection, counted, checked)
-        forget_keys(connection, dialect, [_key(checks[number]) for number in refused if checks[number].request_id])
-        _keep_answers(connection, dialect, checks, checked)
-        return {**replays, **refused, **checked}
-
-    def _count(self, connection: Connection, aimed: Sequence[_Aimed]) -> tuple[Micros, dict[int, Exhausted]]:
-        """The time as of which these checks are judged, and those that are too many."""
-        dialect = self._database.dialect
-        buckets = lock_buckets(connection, dialect, [one.bucket for one in aimed], self._database.now(connection))
+        keys = [key for one in aimed for key in (one.checks, one.wrong)]
+        buckets = lock_buckets(connection, dialect, keys, self._database.now(connection))
         # After the locks are held: whoever held them before us has left its times behind.
         now = self._database.now(connection)
-        refused: dict[int, Exhausted] = {}
-        for one in aimed:
-            judged = judge_check(buckets[one.bucket], now)
-            buckets[one.bucket] = judged.buckets[BucketKind.CHECKS]
-            if judged.refusal is not None:
-                refused[one.number] = judged.refusal
+        answers = self._judge(connection, aimed, buckets, now)
         write_buckets(connection, dialect, buckets, now)
-        return now, refused
+        checked = {number: answer for number, answer in answers.items() if isinstance(answer, Checked)}
+        self._stop_messages(connection, aimed, checked)
+        refused = [checks[number] for number in answers if number not in checked]
+        forget_keys(connection, dialect, [_key(check) for check in refused if check.request_id])
+        _keep_answers(connection, dialect, checks, checked)
+        return {**replays, **answers}
+
+    def _judge(
+        self, connection: Connection, aimed: Sequence[_Aimed], buckets: dict[BucketKey, Bucket], now: Micros
+    ) -> dict[int, Checked | Exhausted]:
+        """Count these checks and spend an attempt of each, in the order of the verifications' ids; refuse the rest.
+
+        One by one, for a wrong one may be the last that its address has.
+        """
+        answers: dict[int, Checked | Exhausted] = {}
+        for one in sorted(aimed, key=lambda one: (one.verification_id, one.number)):
+            judged = judge_check({key: buckets[key] for key in (one.checks, one.wrong)}, now)
+            buckets.update(judged.buckets)
+            if judged.refusal is not None:
+                answers[one.number] = judged.refusal
+                continue
+            answers[one.number] = checked = self._spend(connection, one, now)
+            if checked.result == CheckResult.WRONG_CODE:
+                buckets[one.wrong] = count_wrong(buckets[one.wrong], now)
+        return answers
 
     def _replays(self, connection: Connection, checks: Mapping[int, Check]) -> dict[int, Checked | Exception]:
         """Take the keys of these checks; the answers to those whose key was taken before."""
@@ -141,31 +160,30 @@ class Verify:
     def _aimed(self, number: int, check: Check, found: Verification | None) -> _Aimed:
         vault = self._keys.get(check.tenant_id)
         id_ = found.id if found else check.verification_id
-        subject = found.destination_index if found else vault.index(check.destination or check.verification_id)
+        # No address has a NUL.
+        named = check.destination or f"client\x00{check.client_id}"
+        subject = found.destination_index if found else vault.index(named)
         # Under the row's key as it was found, and under the one that a send beside this check would take.
         key_ids = (found.key_id if found else vault.code_key, vault.code_key)
         macs = (vault.code_mac(key_ids[0], id_, check.code), vault.code_mac(key_ids[1], id_, check.code))
-        return _Aimed(number, check, id_, (check.tenant_id, BucketKind.CHECKS.value, subject), macs)
+        return _Aimed(number, check, id_, subject, macs)
 
-    def _spend(self, connection: Connection, aimed: Sequence[_Aimed], now: Micros) -> dict[int, Checked]:
-        """Spend an attempt of each, in the order of the verifications' ids; why not, where there was none to spend."""
-        checked: dict[int, Checked] = {}
-        for one in sorted(aimed, key=lambda one: (one.verification_id, one.number)):
-            values = {
-                "id": one.verification_id,
-                "tenant_id": one.check.tenant_id,
-                "mac": one.macs[0],
-                "other_mac": one.macs[1],
-                "now": now,
-            }
-            row = connection.execute(_SPEND, values).one_or_none()
-            if row is None:
-                checked[one.number] = self._why_not(connection, one)
-                continue
-            result = CheckResult.VERIFIED if row.verified_at else CheckResult.WRONG_CODE
-            left = 0 if row.verified_at else row.attempts_max - row.attempts
-            checked[one.number] = Checked(result, left, one.verification_id, row.verified_at)
-        return checked
+    def _spend(self, connection: Connection, one: _Aimed, now: Micros) -> Checked:
+        """What an attempt came to, or why there was none to spend."""
+        values = {
+            "id": one.verification_id,
+            "tenant_id": one.check.tenant_id,
+            "mac": one.macs[0],
+            "other_mac": one.macs[1],
+            "now": now,
+            "erased": b"",
+        }
+        row = connection.execute(_SPEND, values).one_or_none()
+        if row is None:
+            return self._why_not(connection, one)
+        result = CheckResult.VERIFIED if row.verified_at else CheckResult.WRONG_CODE
+        left = 0 if row.verified_at else row.attempts_max - row.attempts
+        return Checked(result, left, one.verification_id, row.verified_at)
 
     def _why_not(self, connection: Connection, one: _Aimed) -> Checked:
         this = (one.check.tenant_id, one.verification_id)
@@ -173,32 +191,31 @@ class Verify:
         return Checked(why_over(found), verification_id=found.id if found else "")
 
     def _stop_messages(self, connection: Connection, aimed: Sequence[_Aimed], checked: Mapping[int, Checked]) -> None:
-        """Nothing of a code that verified goes out any more, from this very transaction on."""
-        verified = [one for one in aimed if checked[one.number].result == CheckResult.VERIFIED]
-        ids = [
-            message_id
-            for one in verified
-            for message_id in connection.execute(
-                _UNDONE, {"tenant_id": one.check.tenant_id, "verification_id": one.verification_id}
-            ).scalars()
-        ]
-        if ids:
-            self._apply.rule(connection, [Statement(message_id, Stopped(Stop.VERIFIED)) for message_id in ids])
+        """Nothing goes out any more of a code that verified, or whose last attempt was spent."""
+        stops: dict[Named, Stop] = {}
+        for one in aimed:
+            answer = checked.get(one.number)
+            if answer is not None and (stop := _stop_after(answer)) is not None:
+                stops[one.check.tenant_id, one.verification_id] = stop
+        stop_messages(connection, self._database.dialect, self._apply, stops)
 
 
 _SPEND = text(
     "UPDATE verification SET attempts = attempts + 1, "
     "verified_at = CASE WHEN mac IN (:mac, :other_mac) THEN :now ELSE 0 END, "
-    "is_live = (mac NOT IN (:mac, :other_mac) AND attempts + 1 < attempts_max) "
+    "is_live = (mac NOT IN (:mac, :other_mac) AND attempts + 1 < attempts_max), "
+    "code = CASE WHEN mac NOT IN (:mac, :other_mac) AND attempts + 1 < attempts_max THEN code ELSE :erased END "
     "WHERE id = :id AND tenant_id = :tenant_id "
     "AND is_live AND verified_at = 0 AND attempts < attempts_max AND expires_at > :now "
     "RETURNING verified_at, attempts, attempts_max"
 )
-# The last condition is the index's own.
-_UNDONE = text(
-    "SELECT id FROM message WHERE tenant_id = :tenant_id AND verification_id = :verification_id AND NOT done "
-    "AND verification_id <> ''"
-)
+
+
+def _stop_after(answer: Checked) -> Stop | None:
+    """What ends the messages of the verification that was answered so."""
+    if answer.result == CheckResult.VERIFIED:
+        return Stop.VERIFIED
+    return Stop.CANCELED if answer.result == CheckResult.WRONG_CODE and not answer.attempts_left else None
 
 
 def _key(check: Check) -> Key:

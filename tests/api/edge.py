@@ -21,7 +21,7 @@ from angarium.v1.routing_service_pb2_grpc import RoutingServiceStub
 from angarium.v1.sandbox_service_pb2_grpc import SandboxServiceStub
 from angarium.v1.template_service_pb2_grpc import TemplateServiceStub
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from grpc_status import rpc_status
 
 from server.api.server import GrpcServer
@@ -153,6 +153,7 @@ class Refusal:
     metadata: tuple[tuple[str, str], ...] = ()
     fields: tuple[str, ...] = ()
     descriptions: tuple[str, ...] = ()
+    quotas: tuple[str, ...] = ()
     retry_seconds: float = 0.0
     pushback: str = ""
     details_bytes: int = 0
@@ -173,12 +174,14 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 
 def _with_detail(found: Refusal, detail: Any) -> Refusal:
-    info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
+    info, bad, quota, retry = ErrorInfo(), BadRequest(), QuotaFailure(), RetryInfo()
     if detail.Unpack(info):
         return replace(found, reason=info.reason, domain=info.domain, metadata=tuple(sorted(info.metadata.items())))
     if detail.Unpack(bad):
         fields = tuple(v.field for v in bad.field_violations)
         return replace(found, fields=fields, descriptions=tuple(v.description for v in bad.field_violations))
+    if detail.Unpack(quota):
+        return replace(found, quotas=tuple(v.subject for v in quota.violations))
     assert detail.Unpack(retry)
     return replace(found, retry_seconds=retry.retry_delay.ToMilliseconds() / 1000)
 

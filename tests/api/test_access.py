@@ -74,7 +74,7 @@ async def test_tenants_are_made_once_and_changed_by_presence(edge: Edge) -> None
         ({"mode": 99}, "mode"),
         ({"default_region": "XX"}, "default_region"),
         ({"default_region": "ir"}, "default_region"),
-        ({"default_locale": "fa_IR"}, "default_locale"),
+        ({"default_locale": "fa__IR"}, "default_locale"),
         ({"time_zone": "Mars/Phobos"}, "time_zone"),
         ({"allowed_countries": ["IR", "Iran"]}, "allowed_countries[1]"),
         ({"caption": "a\nb"}, "caption"),

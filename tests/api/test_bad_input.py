@@ -79,7 +79,7 @@ FIELDS: dict[str, tuple[Callable[[], notifications.SendRequest], str]] = {
     "eleven tags": (lambda: letter(tags=[str(n) for n in range(11)]), "tags"),
     "long tag": (lambda: letter(tags=["t" * 61]), "tags[0]"),
     "empty tag": (lambda: letter(tags=[""]), "tags[0]"),
-    "locale": (lambda: to(phone="09120000111", locale="fa_IR"), "recipient.locale"),
+    "locale": (lambda: to(phone="09120000111", locale="fa__IR"), "recipient.locale"),
     "user id": (lambda: to(user_id="u\x00"), "recipient.user_id"),
 }
 

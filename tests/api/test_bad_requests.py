@@ -42,7 +42,10 @@ async def test_no_way_out(edge: Edge) -> None:
     await edge.operator.providers.ConfigureProvider(switch_off)
     refusals.append(await refused(edge.operator.notifications.Send(letter())))
     assert [(r.code, r.reason) for r in refusals] == [(StatusCode.FAILED_PRECONDITION, "NO_ROUTE")] * 2
-    assert [r.told for r in refusals] == [{"intent": "LOST"}, {"intent": "ORDER_PAID"}]
+    assert [r.told for r in refusals] == [
+        {"intent": "LOST", "reasons": "nobody:UNKNOWN"},
+        {"intent": "ORDER_PAID", "reasons": "sandbox:INACTIVE"},
+    ]
 
 
 @pytest.mark.parametrize(

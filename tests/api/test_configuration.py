@@ -1,5 +1,7 @@
 """ProviderService and RoutingService, by real stubs, on both engines."""
 
+from typing import Any
+
 import pytest
 from angarium.v1 import provider_service_pb2 as wire, routing_service_pb2 as routing
 from angarium.v1.access_service_pb2 import UpdateTenantRequest
@@ -83,6 +85,25 @@ async def test_settings_are_judged_by_their_type(edge: Edge) -> None:
     assert SECRET not in str(refusal)
 
 
+async def test_settings_are_judged_beside_all_other_fields(edge: Edge) -> None:
+    """One answer names everything, for a new account by its type, and for one that is there by its name alone."""
+    operator = edge.operator.providers
+    bad: dict[str, Any] = {
+        "timeout": Duration(seconds=61),
+        "settings": {"colour": "red"},
+        "secrets": {"api_key": "short"},
+    }
+    fields = {"timeout", "settings.colour", "secrets.api_key"}
+    assert set((await refused(operator.ConfigureProvider(kavenegar(**bad)))).fields) == fields
+    await operator.ConfigureProvider(kavenegar())
+    by_name = wire.ConfigureProviderRequest(name="kavenegar", **bad)
+    assert set((await refused(operator.ConfigureProvider(by_name))).fields) == fields
+    blank = kavenegar(caption="\n", settings={"colour": ""}, secrets={"api_key": ""})
+    assert set((await refused(operator.ConfigureProvider(blank))).fields) == {"caption", "secrets.api_key"}
+    nobodys = wire.ConfigureProviderRequest(name="nobody", **bad)
+    assert (await refused(operator.ConfigureProvider(nobodys))).fields == ("timeout",)
+
+
 async def test_names_and_types_that_there_are_not(edge: Edge) -> None:
     """An unknown account or type is NOT_FOUND by its kind; a name that is taken by another type ALREADY_EXISTS."""
     operator = edge.operator.providers
@@ -93,8 +114,13 @@ async def test_names_and_types_that_there_are_not(edge: Edge) -> None:
     for resource, call in calls.items():
         refusal = await refused(call)
         assert (refusal.code, refusal.told) == (StatusCode.NOT_FOUND, {"resource": resource})
-    missing = await refused(operator.DescribeProviderType(wire.DescribeProviderTypeRequest(type="pigeons")))
-    assert missing.told == {"resource": "provider_type"}
+    for missing in (
+        operator.ConfigureProvider(wire.ConfigureProviderRequest(type="Kavenegar")),
+        operator.DescribeProviderType(wire.DescribeProviderTypeRequest(type="Kavenegar")),
+    ):
+        refusal = await refused(missing)
+        assert (refusal.code, refusal.told) == (StatusCode.NOT_FOUND, {"resource": "provider_type"})
+        assert "'Kavenegar'. ListProviderTypes tells which there are, in lower case." in refusal.message
     taken = await refused(operator.ConfigureProvider(kavenegar(name="sandbox")))
     assert (taken.code, taken.reason) == (StatusCode.ALREADY_EXISTS, "RESOURCE_EXISTS")
     for name in ("", "Upper", "-x", "a" * 64):
@@ -177,15 +203,17 @@ async def test_an_account_can_be_tried(edge: Edge) -> None:
 
 
 async def test_a_trial_keeps_to_the_tenants_mode(edge: Edge) -> None:
-    """In SANDBOX a real account may not send, not even on trial; one that lacks its key says so."""
+    """In SANDBOX a real account may neither send nor be checked, whatever it is asked; one without a key says so."""
     operator = edge.operator.providers
     await operator.ConfigureProvider(wire.ConfigureProviderRequest(name="bare", type="kavenegar"))
     bare = await operator.TestProvider(wire.TestProviderRequest(name="bare"))
     assert (bare.outcome, bare.failure.provider_code) == (OUTCOME_MISCONFIGURED, "NOT_CONFIGURED")
     await operator.ConfigureProvider(kavenegar())
-    trial = wire.TestProviderRequest(name="kavenegar", send=True, phone="09120000111")
-    refusal = await refused(operator.TestProvider(trial))
-    assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "NO_ROUTE")
+    for sent in (wire.TestProviderRequest(send=True, phone="09120000111"), wire.TestProviderRequest()):
+        sent.name = "kavenegar"
+        refusal = await refused(operator.TestProvider(sent))
+        assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "NO_ROUTE")
+        assert refusal.told == {"provider": "kavenegar"}
 
 
 async def test_a_trial_keeps_to_the_tenants_countries(edge: Edge) -> None:
@@ -244,7 +272,11 @@ async def test_rules_are_made_replaced_and_deleted(edge: Edge) -> None:
     same = await operator.SetRoutingRules(routing.SetRoutingRulesRequest(rules=[rule("b", "sandbox", intents=["X"])]))
     assert (same.revision, [r.name for r in same.rules]) == (made.revision, ["b", "a"])
     late = routing.SetRoutingRulesRequest(rules=[rule("c", "sandbox")], revision="77")
-    assert (await refused(operator.SetRoutingRules(late))).reason == "ETAG_MISMATCH"
+    gone_late = routing.DeleteRoutingRulesRequest(names=["b"], revision="77")
+    for call in (operator.SetRoutingRules(late), operator.DeleteRoutingRules(gone_late)):
+        refusal = await refused(call)
+        assert (refusal.reason, refusal.told) == ("ETAG_MISMATCH", {"resource": "routing_rule"})
+        assert refusal.message.startswith("The routing rules have changed since; they are at revision ")
     found = await operator.GetRoutingRules(routing.GetRoutingRulesRequest(intent="Y"))
     assert [r.name for r in found.rules] == ["a"]
     gone = await operator.DeleteRoutingRules(routing.DeleteRoutingRulesRequest(names=["b"]))

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 from angarium.v1.error_reason_pb2 import ErrorReason
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from server.api.errors import CODES, DETAILS_BYTES_MAX, VIOLATIONS_MAX, answer_of, internal
@@ -61,6 +61,20 @@ def test_waiting_is_told_twice_where_it_helps(error: AngariumError, pushback: st
     told = [detail.type_url for detail in status_of(answer.trailers).details]
     assert dict(answer.trailers).get("grpc-retry-pushback-ms") == pushback
     assert any(url.endswith("RetryInfo") for url in told) == (pushback is not None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "told", "subject"),
+    [(Reason.QUOTA_EXHAUSTED, {"limit": "prefix"}, "prefix"), (Reason.OTP_COOLDOWN, {}, "otp_cooldown")],
+)
+def test_a_limit_is_told_as_a_quota_too(reason: Reason, told: dict[str, str], subject: str) -> None:
+    """Between the reason and the pause stands which limit was met."""
+    status = status_of(answer_of(errors.Exhausted(reason, "Too many.", told, retry_after_seconds=3.0)).trailers)
+    quota, retry = QuotaFailure(), RetryInfo()
+    assert status.details[1].Unpack(quota)
+    assert status.details[2].Unpack(retry)
+    assert [(violation.subject, violation.description) for violation in quota.violations] == [(subject, "Too many.")]
+    assert retry.retry_delay.seconds == 3
 
 
 def test_a_message_is_called_as_in_the_contract() -> None:

@@ -17,12 +17,12 @@ from angarium.v1.message_pb2 import (
     RouteExplanation,
 )
 from angarium.v1.notification_service_pb2 import GetStatusRequest, ListNotificationsRequest
-from angarium.v1.template_service_pb2 import CreateTemplateRequest, Template, UpdateTemplateRequest
+from angarium.v1.template_service_pb2 import CreateTemplateRequest, ProviderTemplate, Template, UpdateTemplateRequest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from server.model.enums import Channel, DueKind, MessageClass, Stop
-from server.model.explanation import Candidate, Explanation, RuleLook, Verdict
+from server.model.explanation import DETAILS, Candidate, Explanation, RuleLook, Verdict
 from server.model.facts import Postponed, Stopped
 from server.model.outcomes import rate_limited
 from server.model.work import Beside
@@ -190,7 +190,7 @@ async def test_a_route_that_might_be_taken_is_explained(edge: Edge) -> None:
     assert looks(await explained_send(edge, tags=["vip"])) == ["tagged FOLLOWED!", "paid BEHIND", "rest BEHIND"]
     assert looks(await explained_send(edge, scenario="rest")) == ["tagged SCENARIO", "paid SCENARIO", "rest SCENARIO!"]
     nobody = await explained_send(edge, recipient=Recipient(email="a@example.test"), channel=CHANNEL_EMAIL)
-    assert told(nobody) == ["1 sandbox CHOSEN"]
+    assert told(nobody) == ["1 sandbox CHOSEN", "1 kavenegar SKIPPED CHANNEL"]
     assert (nobody.country, nobody.operator) == ("", "")
     assert (await edge.operator.notifications.ListNotifications(ListNotificationsRequest())).notifications == []
 
@@ -278,6 +278,28 @@ async def test_templates_are_part_of_the_way(edge: Edge) -> None:
     assert (told(kept), kept.encoding) == (["1 sandbox CHOSEN"], "GSM-7")
 
 
+async def test_what_is_explained_is_what_would_be_sent(edge: Edge) -> None:
+    """By the template that a step names, also of a plain text, and by the one that serves the intent."""
+    templates = edge.operator.templates
+    for made in (
+        Template(key="short", text="Look into the app."),
+        Template(
+            key="other",
+            intents=["ORDER_PAID"],
+            provider_templates=[ProviderTemplate(provider="other", template_name="t", params={"amount": "sum"})],
+        ),
+    ):
+        await templates.CreateTemplate(CreateTemplateRequest(template=made))
+    by_step = rule("a", step("sandbox", template_key="short"))
+    assert told(await explained_send(edge, text="Paid.", draft_rules=[by_step])) == ["1 sandbox CHOSEN"]
+    assert told(await explained_send(edge, params={"sum": "5"})) == ["1 sandbox SKIPPED TEMPLATE"]
+    unsaid = await refused(edge.operator.notifications.Send(letter(text=None, params={"sum": "5"})))
+    assert unsaid.reason == "NO_ROUTE"
+    await set_rules(edge, by_step)
+    sent = await edge.operator.notifications.Send(letter())
+    assert told(await explained(edge, tracking_id=sent.tracking_id)) == ["1 sandbox CHOSEN"]
+
+
 async def test_an_explanation_has_this_process_view_and_changes_nothing(edge: Edge) -> None:
     """An account that asked for a pause is closed in it, by the database's clock, and closed it stays."""
     roster = getattr(edge.store.configuration.on_snapshot[0], "__self__", None)
@@ -298,7 +320,7 @@ async def test_status_tells_why_a_message_took_its_way(edge: Edge) -> None:
     (claim,) = await edge.store.claim(MessageClass.TRANSACTIONAL, frozenset({DueKind.SEND}), 1)
     why = Explanation(
         (RuleLook("r", matched=True, why="FOLLOWED"),),
-        (Candidate(2, Channel.EMAIL, "m", Verdict.SKIPPED, "TEMPLATE", "It cannot."),),
+        (Candidate(2, Channel.EMAIL, "m", Verdict.SKIPPED, "TEMPLATE", DETAILS["TEMPLATE"]),),
         "IR",
         "MCI",
         3,
@@ -315,7 +337,7 @@ async def test_status_tells_why_a_message_took_its_way(edge: Edge) -> None:
                 provider="m",
                 verdict=CANDIDATE.VERDICT_SKIPPED,
                 reason="TEMPLATE",
-                detail="It cannot.",
+                detail=DETAILS["TEMPLATE"],
             )
         ],
         country="IR",

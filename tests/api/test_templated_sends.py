@@ -10,6 +10,7 @@ from angarium.v1.message_pb2 import (
     CHANNEL_VOICE,
     MESSAGE_CLASS_BULK,
     MESSAGE_CLASS_OTP,
+    MESSAGE_CLASS_TRANSACTIONAL,
     MESSAGE_KIND_PROVIDER_TEMPLATED,
     MESSAGE_KIND_TEXT,
     Recipient,
@@ -91,7 +92,7 @@ async def test_an_earlier_revision_can_be_asked_for(edge: Edge) -> None:
 
 
 async def test_the_template_that_serves_the_intent(edge: Edge) -> None:
-    """Of several the first by priority, then key, of those that are active and fit the class."""
+    """Of several the first by priority, then key, of those that are active and fit the class that is asked for."""
     for key, fields in (
         ("b", {"priority": 1}),
         ("a", {"priority": 1}),
@@ -100,9 +101,9 @@ async def test_the_template_that_serves_the_intent(edge: Edge) -> None:
         ("other", {"intents": ["OTHER"]}),
     ):
         await make(edge, key, **{"intents": ["ORDER_PAID"], **fields})
-    assert (await told(edge, (await send(edge, by(""))).tracking_id)).template_key == "a"
-    bulk = await told(edge, (await send(edge, by("", message_class=MESSAGE_CLASS_BULK))).tracking_id)
-    assert bulk.template_key == "bulk"
+    for asked, expected in ((MESSAGE_CLASS_TRANSACTIONAL, "a"), (MESSAGE_CLASS_BULK, "bulk"), (None, "bulk")):
+        sent = await send(edge, by("", message_class=asked))
+        assert (await told(edge, sent.tracking_id)).template_key == expected
     refusal = await refused(send(edge, by("", intent="NONE")))
     assert (refusal.code, refusal.fields) == (StatusCode.INVALID_ARGUMENT, ("text",))
     assert "'NONE'" in refusal.descriptions[0]
@@ -125,7 +126,8 @@ async def test_a_template_that_may_not_be_used(edge: Edge) -> None:
     await make(edge)
     await update(edge, is_active=False)
     await make(edge, "login", message_class=MESSAGE_CLASS_OTP)
-    for asked in (by(), by(template_revision=1), by("login"), by("login", template_revision=1)):
+    plain: dict[str, Any] = {"message_class": MESSAGE_CLASS_TRANSACTIONAL}
+    for asked in (by(), by(template_revision=1), by("login", **plain), by("login", template_revision=1, **plain)):
         refusal = await refused(send(edge, asked))
         assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "TEMPLATE_INACTIVE")
         assert refusal.told == {"template_key": asked.template_key}

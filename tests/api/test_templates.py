@@ -113,6 +113,8 @@ async def test_a_template_keeps_something_to_say(edge: Edge) -> None:
     await operator.UpdateTemplate(wire.UpdateTemplateRequest(key="login", clear=["text"]))
     refusal = await refused(operator.UpdateTemplate(wire.UpdateTemplateRequest(key="login", clear=["variants"])))
     assert (refusal.code, refusal.fields) == (StatusCode.INVALID_ARGUMENT, ("text",))
+    worse = wire.UpdateTemplateRequest(key="login", clear=["variants"], caption="\n")
+    assert set((await refused(operator.UpdateTemplate(worse))).fields) == {"text", "caption"}
     swapped = wire.UpdateTemplateRequest(key="login", clear=["variants"], text="Code")
     assert (await operator.UpdateTemplate(swapped)).template.text == "Code"
 
@@ -188,14 +190,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a bad intent": ({"intents": ["a b"]}, "template.intents[0]"),
     "too many intents": ({"intents": [str(n) for n in range(101)]}, "template.intents"),
     "a variant without a text": ({"variants": [Variant(locale="fa")]}, "template.variants[0].text"),
-    "a variant in no language": ({"variants": [Variant(locale="fa_IR", text="x")]}, "template.variants[0].locale"),
+    "a variant in no language": ({"variants": [Variant(locale="fa__IR", text="x")]}, "template.variants[0].locale"),
     "a variant for no channel": ({"variants": [Variant(channel=UNKNOWN, text="x")]}, "template.variants[0].channel"),
     "a subject of two lines": ({"variants": [Variant(subject="a\nb", text="x")]}, "template.variants[0].subject"),
     "a subject with a lone sign": ({"variants": [Variant(subject="5%", text="x")]}, "template.variants[0].subject"),
     "HTML with a lone sign": ({"variants": [Variant(html="5%;", text="x")]}, "template.variants[0].html"),
     "too much HTML": ({"variants": [Variant(html="س" * 40_000, text="x")]}, "template.variants[0].html"),
     "one variant twice": (
-        {"variants": [Variant(locale="fa", text="x"), Variant(locale="FA", text="y")]},
+        {"variants": [Variant(locale="fa-IR", text="x"), Variant(locale="FA_IR", text="y")]},
         "template.variants[1]",
     ),
     "too many variants": ({"variants": [Variant(text="x")] * 101}, "template.variants"),
@@ -298,7 +300,7 @@ async def test_a_preview_of_a_text(edge: Edge) -> None:
         ({"key": "a", "text": "b"}, {"key", "text"}),
         ({"key": "a b"}, {"key"}),
         ({"text": "5%"}, {"text"}),
-        ({"text": "x", "locale": "fa_IR", "channel": UNKNOWN}, {"locale", "channel"}),
+        ({"text": "x", "locale": "fa__IR", "channel": UNKNOWN}, {"locale", "channel"}),
         ({"text": "x", "params": {"a b": "x"}}, {"params"}),
         ({"text": "x", "params": {"a": "\x00"}}, {"params.a"}),
     ],

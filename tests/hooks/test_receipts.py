@@ -99,7 +99,6 @@ async def test_what_is_not_signed_changes_nothing(edge: HttpGateway, twilio: Twi
         await edge.post(url, good, **{"X-Twilio-Signature": ""}),
         await edge.post(url, good, **{"X-Twilio-Signature": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}),
         await edge.call(target, data=b"MessageSid=x&MessageStatus=delivered"),
-        await edge.call(target, method="GET"),
         await edge.call(target + "&more=1", data=b""),
     ]
     assert [(reply.status, reply.body) for reply in forged] == [(403, b"")] * len(forged)

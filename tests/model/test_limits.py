@@ -9,10 +9,12 @@ from server.model.clock import DAY, HOUR, MINUTE, SECOND, Micros
 from server.model.errors import Exhausted, Reason
 from server.model.limits import (
     Bucket,
+    BucketKey,
     BucketKind,
     Conversion,
     Judged,
     Past,
+    count_wrong,
     judge_check,
     judge_send,
     judged_since,
@@ -21,7 +23,7 @@ from server.model.limits import (
 
 START: Micros = 1_700_000_000 * SECOND
 FREE = Past()
-ADDRESS = {BucketKind.DESTINATION: Bucket()}
+ADDRESS = {("north", BucketKind.DESTINATION, "s"): Bucket()}
 WINDOWS = {
     BucketKind.DESTINATION: ((1, 30 * SECOND), (3, 10 * MINUTE), (10, DAY)),
     BucketKind.PREFIX: ((20, 10 * MINUTE),),
@@ -57,8 +59,13 @@ def told(judged: Judged) -> Exhausted:
     return judged.refusal
 
 
-def buckets_of(*wanted: BucketKind) -> dict[BucketKind, Bucket]:
-    return {kind: Bucket() for kind in wanted}
+def at(kind: BucketKind, subject: str = "s") -> BucketKey:
+    """Where hits of a kind are counted."""
+    return "north", kind, subject
+
+
+def buckets_of(*wanted: BucketKind) -> dict[BucketKey, Bucket]:
+    return {at(kind): Bucket() for kind in wanted}
 
 
 @given(pauses, kinds)
@@ -100,14 +107,62 @@ def test_checks_of_an_address_are_ten_a_minute(pauses: Sequence[Micros]) -> None
     now, taken, bucket = START, list[Micros](), Bucket()
     for pause in pauses:
         now += pause
-        judged = judge_check(bucket, now)
-        bucket = judged.buckets[BucketKind.CHECKS]
+        judged = judge_check({at(BucketKind.CHECKS): bucket}, now)
+        bucket = judged.buckets[at(BucketKind.CHECKS)]
         room = sum(at + MINUTE > now for at in taken) < 10
         assert (judged.refusal is None) == room
         if room:
             taken.append(now)
         else:
             assert told(judged).metadata == {"limit": "checks"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 20 * MINUTE), st.booleans()), max_size=60))
+@example([(0, True)] * 11)
+@example([(6 * MINUTE, True)] * 10 + [(6 * MINUTE - 1, True), (1, True)])
+def test_wrong_checks_of_an_address_are_ten_an_hour(history: Sequence[tuple[Micros, bool]]) -> None:
+    """Right ones are not among them; while ten are, none is judged, and what a refusal says is how long that is."""
+    now, taken, bucket = START, list[Micros](), Bucket()
+    for pause, wrong in history:
+        now += pause
+        judged = judge_check({at(BucketKind.WRONG): bucket}, now)
+        assert judged.buckets[at(BucketKind.WRONG)] == bucket
+        inside = [at_ for at_ in taken if at_ + HOUR > now]
+        assert (judged.refusal is None) == (len(inside) < 10)
+        if judged.refusal is not None:
+            assert judged.refusal.metadata == {"limit": "checks"}
+            assert judged.refusal.retry_after_seconds == pytest.approx((inside[-10] + HOUR - now) / SECOND)
+        elif wrong:
+            taken.append(now)
+            bucket = count_wrong(bucket, now)
+
+
+def test_a_refused_check_is_counted_nowhere() -> None:
+    """Who has no wrong one left spends none of the ten a minute either, and the wait that is longer is told."""
+    buckets = {at(BucketKind.CHECKS): Bucket((START,) * 10), at(BucketKind.WRONG): Bucket((START,) * 10)}
+    judged = judge_check(buckets, START + SECOND)
+    assert (told(judged).retry_after_seconds, judged.buckets) == (3599, buckets)
+
+
+@given(pauses, pauses)
+def test_of_two_addresses_each_must_have_room(first: Sequence[Micros], second: Sequence[Micros]) -> None:
+    """A code that may go to either is counted at both, and refused where one of them alone would be."""
+    ours, theirs = at(BucketKind.DESTINATION, "phone"), at(BucketKind.DESTINATION, "email")
+    buckets, now = {ours: Bucket(), theirs: Bucket()}, START
+    turns = [(pause, (ours, theirs)) for pause in first] + [(pause, (theirs,)) for pause in second]
+    for pause, keys in turns:
+        now += pause
+        own = {key: buckets[key] for key in keys}
+        alone = {key: judge_send({key: bucket}, FREE, now).refusal for key, bucket in own.items()}
+        judged = judge_send(own, FREE, now)
+        assert (judged.refusal is None) == (not any(alone.values()))
+        if judged.refusal is None:
+            assert {judged.buckets[key].hits[-1] for key in keys} == {now}
+        else:
+            longest = max(refusal.retry_after_seconds for refusal in alone.values() if refusal)
+            assert judged.refusal.retry_after_seconds == longest
+            assert judged.buckets == own
+        buckets |= judged.buckets
 
 
 def test_a_refused_send_is_not_counted() -> None:
@@ -130,7 +185,7 @@ def test_each_limit_has_its_name() -> None:
         "end_user": (Bucket((START,) * 10), BucketKind.IP),
     }
     for name, (bucket, kind) in full.items():
-        refusal = told(judge_send({kind: bucket}, FREE, START + 4 * MINUTE))
+        refusal = told(judge_send({at(kind): bucket}, FREE, START + 4 * MINUTE))
         assert (refusal.reason, refusal.metadata) == (Reason.QUOTA_EXHAUSTED, {"limit": name})
         assert refusal.retry_after_seconds > 0
 
@@ -138,7 +193,7 @@ def test_each_limit_has_its_name() -> None:
 def test_of_two_limits_the_one_that_lasts_longer_is_told() -> None:
     """A caller that waits as long as it was told is not refused again by another limit."""
     hits = (START, START + MINUTE, START + 2 * MINUTE)
-    refusal = told(judge_send({BucketKind.DESTINATION: Bucket(hits)}, FREE, START + 2 * MINUTE + SECOND))
+    refusal = told(judge_send({at(BucketKind.DESTINATION): Bucket(hits)}, FREE, START + 2 * MINUTE + SECOND))
     assert refusal.metadata == {"limit": "destination"}
     assert refusal.retry_after_seconds == 8 * 60 - 1
 
@@ -153,7 +208,7 @@ def test_a_verification_has_five_sends() -> None:
 
 def test_of_a_magic_recipient_only_the_cooldown_holds() -> None:
     """However many there were, 30 s after the last one the next may go, and nothing else is counted."""
-    buckets = {BucketKind.DESTINATION: Bucket(tuple(START + n for n in range(10)))}
+    buckets = {at(BucketKind.DESTINATION): Bucket(tuple(START + n for n in range(10)))}
     past = Past(sends=9, ends_at=START + HOUR)
     assert told(judge_send(buckets, past, START + SECOND, cooldown_alone=True)).reason == Reason.OTP_COOLDOWN
     assert judge_send(buckets, past, START + 31 * SECOND, cooldown_alone=True).refusal is None
@@ -163,7 +218,7 @@ def test_of_a_magic_recipient_only_the_cooldown_holds() -> None:
 def test_a_prefix_that_hardly_anybody_verifies_is_blocked(verified: int, *, blocked: bool) -> None:
     """Of 20 sends fewer than a tenth: then nobody of that prefix gets a code for an hour."""
     later = START + 11 * MINUTE
-    buckets = {BucketKind.PREFIX: Bucket((START,) * 20)}
+    buckets = {at(BucketKind.PREFIX): Bucket((START,) * 20)}
     judged = judge_send(buckets, Past(conversion=Conversion(20, verified)), later)
     assert (judged.refusal is not None) == blocked
     if blocked:
@@ -174,21 +229,21 @@ def test_a_prefix_that_hardly_anybody_verifies_is_blocked(verified: int, *, bloc
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_a_tenth_is_a_tenth(sends: int, verified: int) -> None:
     """Never blocked with a tenth verified or with fewer than 20 sends; always else."""
-    judged = judge_send({BucketKind.PREFIX: Bucket()}, Past(conversion=Conversion(sends, verified)), START)
+    judged = judge_send({at(BucketKind.PREFIX): Bucket()}, Past(conversion=Conversion(sends, verified)), START)
     assert (judged.refusal is not None) == (sends >= 20 and verified * 10 < sends)
 
 
 def test_each_block_is_twice_as_long_up_to_a_day() -> None:
     """1, 2, 4, 8, 16 hours, then a day each time; while one lasts, no other begins."""
-    buckets, now, waits = {BucketKind.PREFIX: Bucket()}, START, list[float]()
+    buckets, now, waits = {at(BucketKind.PREFIX): Bucket()}, START, list[float]()
     pumped = Past(conversion=Conversion(20, 0))
     for _ in range(7):
         judged = judge_send(buckets, pumped, now)
         waits.append(told(judged).retry_after_seconds / 3600)
         again = judge_send(judged.buckets, pumped, now + MINUTE)
-        assert again.buckets[BucketKind.PREFIX] == judged.buckets[BucketKind.PREFIX]
+        assert again.buckets[at(BucketKind.PREFIX)] == judged.buckets[at(BucketKind.PREFIX)]
         buckets = dict(judged.buckets)
-        now = buckets[BucketKind.PREFIX].blocked_until
+        now = buckets[at(BucketKind.PREFIX)].blocked_until
         assert judge_send(buckets, FREE, now).refusal is None
     assert waits == [1, 2, 4, 8, 16, 24, 24]
 
@@ -208,7 +263,7 @@ def test_a_clock_that_is_set_back_locks_nobody_out(hits: list[int], blocks: int,
     bucket = Bucket(tuple(sorted(START + hit for hit in hits)), blocks, START + until if blocks else 0)
     settled = settle(bucket, START)
     assert all(hit <= START for hit in settled.hits)
-    judged = judge_send({BucketKind.PREFIX: bucket}, FREE, START)
+    judged = judge_send({at(BucketKind.PREFIX): bucket}, FREE, START)
     wait = judged.refusal.retry_after_seconds * SECOND if judged.refusal else 0
     assert wait <= max(10 * MINUTE, min(HOUR * 2 ** max(blocks - 1, 0), DAY) if blocks else 0)
     # What was settled is what is kept: time goes on from there.

@@ -26,7 +26,6 @@ codes = st.text(LETTERS, min_size=4, max_size=10)
 LIVE = Verification(
     id="v",
     tenant_id="north",
-    client_id="shop",
     intent="OTP",
     destination_index="d",
     key_id="k",
@@ -100,7 +99,8 @@ def test_after_a_verification_that_is_over_there_is_a_new_one(over: Verification
         (LIVE, "123456", False, Renewal.REPLACED),
         (OWN, "123456", True, Renewal.SAME),
         (OWN, "654321", False, Renewal.REPLACED),
-        (OWN, "", False, Renewal.REPLACED),
+        (OWN, "", False, Renewal.SAME),
+        (replace(OWN, attempts=4), "", False, Renewal.SAME),
         (replace(LIVE, attempts=2), "1234", False, Renewal.REPLACED),
         (replace(LIVE, attempts=3), "1234", False, Renewal.NEW),
         (replace(LIVE, attempts=4), "123456", False, Renewal.REPLACED),
@@ -139,8 +139,8 @@ def test_why_a_verification_takes_no_more_codes(verification: Verification | Non
 
 def test_no_code_and_no_address_is_in_a_repr() -> None:
     """Nouns that hold a secret do not show it."""
-    secrets = ("+989120000111", "+98912000", "8264", "192.0.2.7", "device-7")
-    wanted = CodeWanted(secrets[0], secrets[1], SECOND, 6, secrets[2], secrets[3], secrets[4])
+    secrets = ("+989120000111", "+98912000", "8264", "192.0.2.7", "device-7", "a@example.com")
+    wanted = CodeWanted(secrets[0], secrets[1], SECOND, 6, secrets[5], secrets[2], secrets[3], secrets[4])
     check = Check("north", "shop", secrets[2], destination=secrets[0], fingerprint=b"8264")
-    shown = repr((wanted, check, replace(LIVE, mac=b"8264")))
+    shown = repr((wanted, check, replace(LIVE, mac=b"8264", code=b"8264")))
     assert [secret for secret in secrets if secret in shown] == []

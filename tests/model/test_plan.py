@@ -19,11 +19,12 @@ from server.model.enums import (
     ReceiptKind,
     State,
 )
+from server.model.explanation import Skip
 from server.model.facts import Settled, Started
 from server.model.health import Cause, Closed, Health
 from server.model.messages import Attempt, Case, Content, Recipient
 from server.model.outcomes import Fault, Refusal, misconfigured, unavailable
-from server.model.plan import BUDGET_PAUSE, Go, Nothing, Plan, Skip, Wait, plan
+from server.model.plan import BUDGET_PAUSE, Go, Nothing, Plan, Wait, plan
 from server.model.routing import Hop, Route
 from tests.model.history import START, History, message_of, opening_of
 

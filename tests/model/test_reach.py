@@ -8,9 +8,11 @@ from server.model.accounts import Account
 from server.model.configuration import TenantSettings
 from server.model.enums import Channel, MessageClass, MessageKind, Mode, State
 from server.model.errors import AngariumError, Invalid, NotFound, Precondition, Reason
+from server.model.explanation import DETAILS
 from server.model.messages import CodeSource, Content, Message, NewMessage, Recipient
 from server.model.reach import require_reach
 from server.model.routing import Rule, Step
+from server.model.segments import SEGMENTS_MAX
 from server.model.templates import NO_TEMPLATES, ProviderTemplate, Template, Variant, beside
 
 LIVE = TenantSettings("shop", Mode.LIVE, is_active=True)
@@ -193,3 +195,93 @@ def test_a_step_says_it_by_a_template_of_its_own() -> None:
         segments(templated(), SMS, rules=by(*steps))
     with pytest.raises(Precondition):
         segments(templated(), SMS, rules=by(*steps[1:]))
+
+
+OFF, UNSET = replace(SMS, is_active=False), account("unset", Channel.SMS, configured=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tenant", "rules", "accounts", "reasons", "why"),
+    [
+        (new(), SANDBOX, [], [SMS], "sms:NOT_FOR_SANDBOX", f"sms: {DETAILS['NOT_FOR_SANDBOX']}"),
+        (new(), LIVE, [], [OFF], "sms:INACTIVE", f"sms: {DETAILS['INACTIVE']}"),
+        (new(), LIVE, by(Step(Channel.SMS)), [UNSET], "unset:NOT_CONFIGURED", f"unset: {DETAILS['NOT_CONFIGURED']}"),
+        (new(BOTH, Channel.EMAIL), LIVE, [], [SMS], "sms:CHANNEL", f"sms: {DETAILS['CHANNEL']}"),
+        (
+            new(BOTH, Channel.EMAIL),
+            LIVE,
+            by(Step(Channel.SMS)),
+            [SMS],
+            "step 1:CHANNEL",
+            f"step 1: {DETAILS['CHANNEL']}",
+        ),
+        (new(), LIVE, [], [CALL], "call:CHANNEL", f"call: {DETAILS['CHANNEL']}"),
+        (new(), LIVE, by(Step(providers=("nobody",))), [SMS], "nobody:UNKNOWN", f"nobody: {DETAILS['UNKNOWN']}"),
+        (
+            new(),
+            LIVE,
+            by(Step(providers=("nobody", "sms")), Step(Channel.SMS, ("sms", "mail")), Step(providers=("lost",))),
+            [OFF, MAIL],
+            "sms:INACTIVE,nobody:UNKNOWN,mail:CHANNEL,lost:UNKNOWN",
+            f"sms: {DETAILS['INACTIVE']} nobody, lost: {DETAILS['UNKNOWN']} mail: {DETAILS['CHANNEL']}",
+        ),
+        (new(), LIVE, [], [], None, "The route has none."),
+    ],
+)
+def test_no_route_says_why(
+    asked: NewMessage, tenant: TenantSettings, rules: list[Rule], accounts: list[Account], reasons: str | None, why: str
+) -> None:
+    """Of the route's accounts by step, each reason once, in the words and sentences of an explanation."""
+    with pytest.raises(Precondition) as refused:
+        require_reach(asked, tenant, rules, accounts, NO_TEMPLATES)
+    assert refused.value.metadata == {"intent": "PAID"} | ({"reasons": reasons} if reasons else {})
+    assert refused.value.message == (f"No active provider account can take the message. {why} ExplainRoute tells more.")
+
+
+def test_no_route_says_who_cannot_say_it() -> None:
+    """Beside who has no template for it: who has no address, is switched off, or is not there."""
+    rules = by(Step(providers=("sms", "lost")), Step(Channel.EMAIL), Step(providers=("off",)))
+    with pytest.raises(Precondition) as refused:
+        segments(
+            templated(), SMS, MAIL, replace(OFF, name="off"), own=replace(LOGIN, text="", variants=()), rules=rules
+        )
+    assert refused.value.metadata["reasons"] == "sms:TEMPLATE,lost:UNKNOWN,mail:NO_ADDRESS,off:INACTIVE"
+    assert refused.value.message.startswith(
+        f"No provider account of the route can say the message. sms: {DETAILS['TEMPLATE']}"
+    )
+    assert refused.value.message.endswith(" ExplainRoute tells more.")
+
+
+@pytest.mark.parametrize("letter", ["a", "س", "\U0001f4e8"])
+@pytest.mark.parametrize("count", [6, 20])
+def test_what_no_route_says_is_bounded(letter: str, count: int) -> None:
+    """However many accounts a rule names, and whatever they are called, both texts go out uncut, with whole words."""
+    names = tuple(f"{n:02}{letter * 61}" for n in range(count))
+    accounts = [account(name, Channel.SMS, is_active=n % 2 == 0, configured=False) for n, name in enumerate(names)]
+    with pytest.raises(Precondition) as refused:
+        require_reach(new(), LIVE, by(Step(Channel.SMS, names)), accounts, NO_TEMPLATES)
+    reasons = refused.value.metadata["reasons"].split(",")
+    kept = [f"{name}:{'INACTIVE' if n % 2 else 'NOT_CONFIGURED'}" for n, name in enumerate(names[: len(reasons)])]
+    assert reasons == kept
+    assert len(reasons) == 3
+    assert len(refused.value.metadata["reasons"].encode()) < 1_000
+    assert len(refused.value.message) <= 300
+    assert f"{names[0]}: {DETAILS['NOT_CONFIGURED']}" in refused.value.message
+    assert refused.value.message.endswith(" ExplainRoute tells more.")
+
+
+def test_five_accounts_are_told_of_at_most() -> None:
+    """Of seven short names the first five, gathered by their reason."""
+    accounts = [account(name, Channel.SMS, is_active=False) for name in "abcdefg"]
+    with pytest.raises(Precondition) as refused:
+        require_reach(new(), LIVE, [], accounts, NO_TEMPLATES)
+    assert refused.value.metadata["reasons"] == ",".join(f"{name}:INACTIVE" for name in "abcde")
+    assert f" a, b, c, d, e: {DETAILS['INACTIVE']} " in refused.value.message
+
+
+def test_every_text_of_the_route_is_short_enough() -> None:
+    """Also that of an account behind one that has a template of its own: it is the fallback's to send."""
+    long = replace(LOGIN, text="%CODE%" + "x" * 2_000)
+    with pytest.raises(Invalid):
+        segments(templated(), KEPT, SMS, own=long)
+    assert segments(templated(), KEPT, own=long) > SEGMENTS_MAX

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from server.model.accounts import Account
-from server.model.enums import Channel, MessageClass, State, Strategy
+from server.model.enums import Channel, MessageClass, Mode, State, Strategy
+from server.model.explanation import DETAILS, Skip, Verdict
 from server.model.messages import Recipient
-from server.model.routing import Asked, Match, Route, Rule, Step, by_priority, route_for, rule_for
+from server.model.routing import Asked, Match, Route, Rule, Step, barred, by_priority, route_for, rule_for
 
 PERSON = Recipient(phone="+989120000111", email="a@example.test", device_tokens=("t0",), username="a")
 SMS, EMAIL, PUSH, VOICE = (Channel.SMS,), (Channel.EMAIL,), (Channel.PUSH,), (Channel.VOICE,)
@@ -221,6 +222,9 @@ def test_a_step_that_nobody_serves_is_passed_over() -> None:
     """A step that names accounts that do not exist gives no hop; the steps after it are taken."""
     rule = Rule("r", steps=(Step(Channel.SMS, ("gone",), fallback=False), Step(Channel.EMAIL, ("m",))))
     assert told(routed(account("m", EMAIL), rules=(rule,))) == ["2 EMAIL m"]
+    steps = (Step(Channel.SMS, ("a",)), Step(Channel.SMS, ("gone",), fallback=False), Step(Channel.EMAIL))
+    rule = Rule("r", steps=steps)
+    assert told(routed(account("a"), account("m", EMAIL), rules=(rule,)))[-1] == "3 EMAIL m"
 
 
 def test_only_the_wanted_channel_is_used() -> None:
@@ -267,3 +271,105 @@ def test_nobody_is_called_who_did_not_ask_for_a_call() -> None:
     caller = account("v", VOICE)
     assert told(routed(caller)) == []
     assert told(routed(caller, wanted=Channel.VOICE)) == ["1 VOICE v"]
+
+
+def passed(route: Route) -> list[str]:
+    """Each candidate that gave no hop as `step channel account REASON`."""
+    for candidate in route.passed():
+        assert (candidate.verdict, candidate.detail) == (Verdict.SKIPPED, DETAILS[candidate.reason])
+    return [f"{c.step} {c.channel} {c.provider} {c.reason}" for c in route.passed()]
+
+
+def test_what_a_rule_names_in_vain_is_told() -> None:
+    """Names of no account, accounts that do not serve the channel, and steps of another than the caller's."""
+    rule = Rule(
+        "r", steps=(Step(Channel.SMS, ("gone", "a", "m")), Step(Channel.EMAIL, ("m", "lost")), Step(None, ("n",)))
+    )
+    accounts = account("a"), account("m", EMAIL)
+    route = routed(*accounts, rules=(rule,))
+    assert told(route) == ["1 SMS a", "2 EMAIL m"]
+    assert passed(route) == ["1 SMS gone UNKNOWN", "1 SMS m CHANNEL", "2 EMAIL lost UNKNOWN", "3 None n UNKNOWN"]
+    by_email = routed(*accounts, rules=(rule,), wanted=Channel.EMAIL)
+    assert told(by_email) == ["2 EMAIL m"]
+    assert passed(by_email) == [
+        "1 SMS gone CHANNEL",
+        "1 SMS a CHANNEL",
+        "1 SMS m CHANNEL",
+        "2 EMAIL lost UNKNOWN",
+        "3 EMAIL n UNKNOWN",
+    ]
+
+
+def test_a_step_that_names_nobody_tells_of_all() -> None:
+    """Its inactive accounts; where no account serves its channel, or the caller wants another, the step as a whole."""
+    rule = Rule("r", steps=(Step(Channel.SMS), Step(Channel.PUSH)))
+    accounts = account("a"), account("off", is_active=False), account("m", EMAIL, is_active=False)
+    assert passed(routed(*accounts, rules=(rule,))) == ["1 SMS off INACTIVE", "2 PUSH  UNKNOWN"]
+    assert passed(routed(*accounts, rules=(rule,), wanted=Channel.SMS)) == ["1 SMS off INACTIVE", "2 PUSH  CHANNEL"]
+    assert passed(routed(rules=(Rule("r", steps=(Step(),)),))) == ["1 None  UNKNOWN"]
+
+
+def test_nothing_is_told_of_steps_behind_the_last() -> None:
+    """A step without fallback ends the route: whom later steps name does not matter."""
+    rule = Rule("r", steps=(Step(Channel.SMS, ("a", "gone"), fallback=False), Step(Channel.EMAIL, ("lost",))))
+    assert passed(routed(account("a"), rules=(rule,))) == ["1 SMS gone UNKNOWN"]
+    assert passed(routed(rules=(rule,), wanted=None)) == [
+        "1 SMS a UNKNOWN",
+        "1 SMS gone UNKNOWN",
+        "2 EMAIL lost UNKNOWN",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipient", "wanted", "expected"),
+    [
+        (PERSON, None, ["1 SMS off INACTIVE"]),
+        (
+            Recipient(email="a@example.test"),
+            None,
+            ["1 SMS a NO_ADDRESS", "1 SMS off INACTIVE", "1 EMAIL unset NOT_CONFIGURED"],
+        ),
+        (PERSON, Channel.EMAIL, ["1 EMAIL unset NOT_CONFIGURED"]),
+        (PERSON, Channel.VOICE, []),
+        (
+            PERSON,
+            Channel.PUSH,
+            [f"1 PUSH {name} CHANNEL" for name in ("a", "m", "off", "unset", "v")],
+        ),
+        (
+            Recipient(username="a"),
+            None,
+            [
+                "1 SMS a NO_ADDRESS",
+                "1 EMAIL m NO_ADDRESS",
+                "1 SMS off INACTIVE",
+                "1 EMAIL unset NOT_CONFIGURED",
+                "1 None v CHANNEL",
+            ],
+        ),
+    ],
+)
+def test_without_a_rule_too_it_is_told_who_was_passed_over(
+    recipient: Recipient, wanted: Channel | None, expected: list[str]
+) -> None:
+    """On the way to the channel that is taken; every account where none is. Nobody is looked at for another call."""
+    accounts = (
+        account("a"),
+        account("off", is_active=False),
+        account("m", EMAIL),
+        account("unset", EMAIL, configured=False),
+        account("v", VOICE),
+    )
+    assert passed(routed(*accounts, recipient=recipient, wanted=wanted)) == expected
+    assert passed(routed(*accounts, recipient=recipient, wanted=wanted, scenario="gone")) == []
+
+
+def test_who_may_take_nothing() -> None:
+    """Switched off before unset before a sandbox's ban: the first that holds is told."""
+    usable = account("a")
+    assert barred(usable, Mode.LIVE) is None
+    assert barred(usable, Mode.SANDBOX) == Skip.NOT_FOR_SANDBOX
+    assert barred(replace(usable, base_url="http://127.0.0.1:1"), Mode.SANDBOX) is None
+    unset = replace(usable, configured=False)
+    assert barred(unset, Mode.SANDBOX) == Skip.NOT_CONFIGURED
+    assert barred(replace(unset, is_active=False), Mode.SANDBOX) == Skip.INACTIVE

@@ -21,11 +21,11 @@ from server.model.enums import (
     State,
     Stop,
 )
-from server.model.explanation import DETAILS, RuleLook, Verdict
-from server.model.health import Cause, Health
+from server.model.explanation import DETAILS, Candidate, RuleLook, Skip, Verdict, skipped
+from server.model.health import Cause, Closed, Health
 from server.model.messages import Attempt, Case, Content, Due, Message, Recipient
 from server.model.outcomes import Fault, Refusal
-from server.model.plan import Go, Nothing, Plan, Skip, Survey, plan, survey
+from server.model.plan import Go, Nothing, Plan, Survey, plan, survey
 from server.model.policy import POLLS, next_poll
 from server.model.routing import Route
 from server.model.templates import NO_TEMPLATES, ProviderTemplate, Template, Variant
@@ -188,6 +188,20 @@ def test_a_plan_has_the_words_that_go_out() -> None:
     assert (found.wording.text, found.wording.template, found.wording.params) == ("Paid 5.", "theirs", {"x": "5"})
 
 
+def test_a_closed_template_closes_no_other() -> None:
+    """The account says other templates, and texts; the one that is closed is tried where nothing else is left."""
+    health = Health(templates={("uid-b", "theirs"): Closed(NOW + SECOND, Cause.TEMPLATE)})
+    route, content = Route("r", (hop("b"), hop("a"))), Content(PERSON, params={"sum": "5"})
+    for template, expected in (
+        (TEMPLATE, ["b FALLBACK TEMPLATE", "a CHOSEN"]),
+        (replace(TEMPLATE, provider_templates=(ProviderTemplate("b", "other", {}),)), ["b CHOSEN", "a FALLBACK"]),
+        (replace(TEMPLATE, provider_templates=()), ["b CHOSEN", "a FALLBACK"]),
+    ):
+        given = {"message": BY_TEMPLATE, "content": content, "templates": {"": template}, "health": health}
+        assert told(surveyed(route, **given)) == expected
+        assert told(surveyed(Route("r", (hop("b"),)), **given))[0].startswith("b CHOSEN")
+
+
 def test_without_fallback_the_one_that_can_say_it_is_all() -> None:
     """The first account that may be used, and is able to say it; once tried, it stays the one."""
     route = Route("r", (replace(hop("a"), sole=True), replace(hop("b"), sole=True), replace(hop("c"), sole=True)))
@@ -290,6 +304,39 @@ def test_an_account_that_may_not_be_used_says_why(account: dict[str, Any], reaso
     """Switched off, unconfigured, or bound to another sender."""
     content = Content(PERSON, "text", "1000")
     assert told(surveyed(Route("r", (hop("a", **account),)), content=content)) == [f"a SKIPPED {reason}"]
+
+
+def test_what_gave_no_hop_stands_behind_its_step() -> None:
+    """The chosen account is the same; what is over tells still who was never asked."""
+    gone = (
+        skipped(1, SMS, "gone", Skip.UNKNOWN),
+        skipped(3, None, "", Skip.UNKNOWN),
+        skipped(2, PUSH, "p", Skip.CHANNEL),
+    )
+    route = Route("r", (hop("a"), hop("b", 2)), passed=lambda: gone)
+    expected = ["gone SKIPPED UNKNOWN", "b FALLBACK", "p SKIPPED CHANNEL", "SKIPPED UNKNOWN"]
+    assert [line.strip() for line in told(surveyed(route))] == ["a CHOSEN", *expected]
+    over = told(surveyed(route, message=replace(message_of(), done=True)))
+    assert over[:4] == ["a SKIPPED OVER", "gone SKIPPED UNKNOWN", "b SKIPPED OVER", "p SKIPPED CHANNEL"]
+
+
+def test_a_plan_does_not_ask_for_what_gave_no_hop() -> None:
+    """Who only plans pays nothing for it."""
+
+    def never() -> tuple[Candidate, ...]:
+        raise AssertionError("a plan asked")
+
+    assert chosen(planned(Route("r", (hop("a"),), passed=never))) == ("a", 1)
+
+
+def test_what_is_awaited_is_said_of_the_hand_off_before() -> None:
+    """An account that was never tried does not read as if it had taken the message."""
+    found = surveyed(waiting(PUSH, SMS), tried("a", TAKEN, channel=PUSH), content=Content(ONE_DEVICE, "text"))
+    untried = found.explanation.candidates[1]
+    assert (untried.provider, untried.reason) == ("b", "AWAITED")
+    assert (
+        untried.detail == "What was handed off before is waited for: this one may go when that fails or takes too long."
+    )
 
 
 def test_every_word_has_its_sentence() -> None:

@@ -354,3 +354,25 @@ def test_parts_grow_with_what_is_filled_in(around: str, value: str) -> None:
 def test_the_encoding_is_told_by_its_name(plain: str, encoding: str) -> None:
     """GSM-7 is not ASCII: it has letters that ASCII lacks, and lacks some that ASCII has."""
     assert encoding_of(plain) == encoding
+
+
+def test_of_a_code_nothing_is_said_that_does_not_tell_it() -> None:
+    """By a text, a variant or a provider's own template; a message of another class may say what it likes."""
+    codes, dumb = Variant("fa", None, "کد %CODE%"), ProviderTemplate("k", "hello", {})
+    silent = Template("t", 1, "Hello.", variants=(codes,), provider_templates=(dumb,))
+    for message_class, says in ((MessageClass.OTP, False), (MessageClass.TRANSACTIONAL, True)):
+        asked = replace(message(TEXT), message_class=message_class)
+        content = Content(PHONE, params={"token": "1234"})
+        assert (worded(asked, content, silent, Channel.SMS, "k", "") is not None) == says
+        bound = replace(asked, message_kind=None)
+        assert (worded(bound, content, silent, Channel.SMS, "k", "") is not None) == says
+        assert worded(asked, content, silent, Channel.SMS, "k", "fa") is not None
+
+
+def test_a_wording_knows_its_language() -> None:
+    """That of the variant, whatever the person's; a text that nobody gave one has none."""
+    spoken = Template("t", 1, "Code %CODE%", variants=(Variant("fa", Channel.VOICE, "کد %CODE%"),))
+    for locale, language in (("fa-IR", "fa"), ("en", "")):
+        told = said(spoken, PARAMS, channel=Channel.VOICE, locale=locale)
+        assert told is not None
+        assert told.locale == language

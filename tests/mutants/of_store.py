@@ -268,16 +268,16 @@ CODES = (
                 """\
         aimed = self._aim(connection, fresh)
         looked = _by_id(connection, dialect, [(one.check.tenant_id, one.verification_id) for one in aimed])
-        now = self._database.now(connection)
-        self._open = {found.id for found in looked.values() if found.takes_codes(now)}
+        looked_at = self._database.now(connection)
+        self._open = {found.id for found in looked.values() if found.takes_codes(looked_at)}
 """,
             ),
             Change(
                 _VERIFY,
-                "            row = connection.execute(_SPEND, values).one_or_none()\n",
+                "        row = connection.execute(_SPEND, values).one_or_none()\n",
                 """\
-            is_open = one.verification_id in self._open
-            row = connection.execute(_SPEND, values).one_or_none() if is_open else None
+        is_open = one.verification_id in self._open
+        row = connection.execute(_SPEND, values).one_or_none() if is_open else None
 """,
             ),
             Change(
@@ -299,9 +299,9 @@ CODES = (
         "No fallback goes out after a code verified: its messages are left as they are.",
         (
             Change(
-                _VERIFY,
-                "        if ids:\n            self._apply.rule(",
-                "        if not ids:\n            self._apply.rule(",
+                _VERIFICATIONS,
+                "    if statements:\n        apply.rule(",
+                "    if not statements:\n        apply.rule(",
             ),
         ),
         ("tests/store/test_verify.py::test_a_verified_code_ends_its_messages_in_the_same_transaction",),

@@ -23,6 +23,7 @@ from angarium.v1.sandbox_service_pb2_grpc import SandboxServiceStub
 from angarium.v1.template_service_pb2 import CreateTemplateRequest, Template
 from sqlalchemy import NullPool, create_engine, make_url, text
 
+from server.model.clock import SECOND, Micros
 from server.model.enums import Channel, EventKind, Stop
 from server.model.messages import Message
 from server.model.policy import sends_max
@@ -47,6 +48,8 @@ ANSWERED_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
 """So long after a text was taken its receipt is posted, and its step is over."""
 PEEK_SECONDS = 10.0
+SLACK: Micros = SECOND // 2
+"""Between the moment at which a check reads the clock and that at which it holds the message."""
 SHORT_CODE, LONG_CODE = "7391", "K7391XQ2"
 COUNT_MAX = 6
 CODES_PER_KILL = 4
@@ -192,7 +195,11 @@ class Codes:
 
     async def _add(self) -> None:
         receipts = f"127.0.0.1:{free_port()}"
-        environment = {"ANGARIUM_HTTP_LISTEN": receipts, "ANGARIUM_PUBLIC_URL": f"http://{receipts}"}
+        environment = {
+            "ANGARIUM_HTTP_LISTEN": receipts,
+            "ANGARIUM_PUBLIC_URL": f"http://{receipts}",
+            "ANGARIUM_LOG_LEVEL": "DEBUG",
+        }
         gateway = GatewayProcess(self._ground.folder, environment=environment, url=self._ground.postgres_url)
         self._gateways.append(await self._stack.enter_async_context(gateway))
 
@@ -258,7 +265,9 @@ class Codes:
         rows = await asyncio.to_thread(verifications, self._ground.url)
         self._counts |= Counter(accepted=len(told.sent), checks=len(told.checks), verified=len(verified))
         unanswered = [Violation("ANSWER", "a call", why) for why in told.unanswered]
-        return Verdict([*late, *unanswered, *violations_of(told, dump, rows)], dict(self._counts))
+        logs = [line for gateway in self._gateways for line in gateway.stderr.splitlines()]
+        leaks = [Violation("C9", "a code", line) for line in (*logs, *dump.plain) if LONG_CODE in line]
+        return Verdict([*late, *unanswered, *leaks, *violations_of(told, dump, rows)], dict(self._counts))
 
 
 @dataclass(frozen=True)
@@ -267,7 +276,11 @@ class Row:
 
     attempts: int
     attempts_max: int
-    verified: bool
+    verified_at: Micros
+
+    @property
+    def verified(self) -> bool:
+        return self.verified_at > 0
 
 
 def verifications(url: str) -> dict[str, Row]:
@@ -275,7 +288,7 @@ def verifications(url: str) -> dict[str, Row]:
     address = make_url(url).set(drivername="sqlite" if url.startswith("sqlite") else "postgresql+psycopg")
     with create_engine(address, poolclass=NullPool).connect() as connection:
         rows = connection.execute(text("SELECT id, attempts, attempts_max, verified_at FROM verification"))
-        return {id_: Row(attempts, most, verified_at > 0) for id_, attempts, most, verified_at in rows}
+        return {id_: Row(attempts, most, verified_at) for id_, attempts, most, verified_at in rows}
 
 
 def violations_of(told: Told, dump: Dump, rows: Mapping[str, Row]) -> Iterator[Violation]:
@@ -290,7 +303,7 @@ def violations_of(told: Told, dump: Dump, rows: Mapping[str, Row]) -> Iterator[V
         if row is None or message is None:
             yield Violation("C7", id_, "its caller was answered, and it or its verification is not there")
         elif row.verified:
-            yield from _of_ended(message, dump)
+            yield from _of_ended(message, row.verified_at, dump)
 
 
 def _of_checks(id_: str, by_key: Mapping[str, set[Check]], row: Row | None) -> Iterator[Violation]:
@@ -308,14 +321,13 @@ def _of_checks(id_: str, by_key: Mapping[str, set[Check]], row: Row | None) -> I
         yield Violation("C7", id_, f"{spent} attempts were spent, {row} is stored")
 
 
-def _of_ended(message: Message, dump: Dump) -> Iterator[Violation]:
+def _of_ended(message: Message, verified_at: Micros, dump: Dump) -> Iterator[Violation]:
     """Nothing is begun after the code was verified, and no more than the class allows was begun at all."""
-    events = dump.events[message.id]
     if message.stop not in (Stop.VERIFIED, None) or not message.done:
         yield Violation("C7", message.id, f"verified, and it is {message.state}, stopped by {message.stop}")
-    ended = next((event.seq for event in events if event.done), len(events))
-    if any(event.kind == EventKind.ATTEMPT_STARTED and event.seq > ended for event in events):
-        yield Violation("C7", message.id, "an attempt was begun after its end")
+    begun = [event.at for event in dump.events[message.id] if event.kind == EventKind.ATTEMPT_STARTED]
+    if any(at > verified_at + SLACK for at in begun):
+        yield Violation("C7", message.id, "an attempt was begun after its code was verified")
     may_have_arrived = [a for a in dump.attempts.get(message.id, ()) if a.may_arrive or a.undelivered]
     if len(may_have_arrived) > sends_max(message, Channel.SMS):
         yield Violation("C3", message.id, f"{len(may_have_arrived)} texts may have arrived")

@@ -54,7 +54,7 @@ TOLD_BY_WORDS = frozenset(
     ]
 )
 """Columns that are more than numbers and text, or that no check needs."""
-SEALED = frozenset({"body", "recipient", "content", "secrets", "wrapped", "digest", "fingerprint", "mac"})
+SEALED = frozenset({"body", "recipient", "content", "secrets", "wrapped", "digest", "fingerprint", "mac", "code"})
 PLAIN_TABLES = (
     "message",
     "message_tag",

@@ -8,7 +8,7 @@ import pytest
 from server.model.enums import EventKind, Stop
 from tests.cluster import Cluster
 from tests.crashing import CODE_POINTS
-from tests.proof.codes import Check, Row, Told, check_under_kills, violations_of
+from tests.proof.codes import SLACK, Check, Row, Told, check_under_kills, violations_of
 from tests.proof.ground import Layout, fresh_ground
 from tests.proof.stories import delivered, history_of
 
@@ -16,7 +16,8 @@ RIGHT = Check("check-1", True, "VERIFIED", "v-1")
 WRONG = Check("check-2", False, "WRONG_CODE", "v-1")
 POINTS = {Layout.SQLITE: CODE_POINTS, Layout.POSTGRES: CODE_POINTS[::2], Layout.REPLICAS: CODE_POINTS[1::2]}
 """Where processes die here: everywhere on SQLite, and everywhere on Postgres, by halves."""
-SPENT = {"v-1": Row(2, 5, verified=True)}
+LATE = 10**18
+SPENT = {"v-1": Row(2, 5, LATE)}
 
 
 @pytest.mark.timeout(600)
@@ -36,12 +37,12 @@ async def test_a_kill_while_codes_are_checked_breaks_no_promise(
 @pytest.mark.parametrize(
     ("checks", "rows"),
     [
-        ([RIGHT, replace(RIGHT, key="check-3")], {"v-1": Row(2, 5, verified=True)}),
-        ([RIGHT, WRONG], {"v-1": Row(3, 5, verified=True)}),
-        ([RIGHT, WRONG], {"v-1": Row(1, 5, verified=True)}),
-        ([RIGHT, replace(RIGHT, result="USED")], {"v-1": Row(1, 5, verified=True)}),
-        ([replace(WRONG, result="VERIFIED")], {"v-1": Row(1, 5, verified=True)}),
-        ([replace(RIGHT, result="USED")], {"v-1": Row(0, 5, verified=False)}),
+        ([RIGHT, replace(RIGHT, key="check-3")], {"v-1": Row(2, 5, LATE)}),
+        ([RIGHT, WRONG], {"v-1": Row(3, 5, LATE)}),
+        ([RIGHT, WRONG], {"v-1": Row(1, 5, LATE)}),
+        ([RIGHT, replace(RIGHT, result="USED")], {"v-1": Row(1, 5, LATE)}),
+        ([replace(WRONG, result="VERIFIED")], {"v-1": Row(1, 5, LATE)}),
+        ([replace(RIGHT, result="USED")], {"v-1": Row(0, 5, 0)}),
         ([WRONG], {}),
     ],
     ids=["twice", "overspent", "free", "two answers", "wrong code", "never", "lost"],
@@ -53,14 +54,14 @@ def test_checks_that_do_not_add_up_are_found(checks: list[Check], rows: dict[str
     assert {violation.check for violation in violations_of(Told({}, checks), dump, rows)} == {"C7"}
 
 
-def test_an_attempt_after_the_end_is_found() -> None:
-    """What was verified is done, and nothing of it begins after that."""
+def test_an_attempt_after_the_check_is_found() -> None:
+    """What was verified is done, and nothing of it begins after that, though it be before its end."""
     dump = history_of(delivered()).dump
     id_, message = next(iter(dump.messages.items()))
     told = Told({id_: "v-1"}, [RIGHT, WRONG])
     assert list(violations_of(told, dump, SPENT)) == []
-    begun = replace(dump.events[id_][-1], seq=99, kind=EventKind.ATTEMPT_STARTED)
-    later = replace(dump, events={**dump.events, id_: [*dump.events[id_], begun]})
-    assert {v.check for v in violations_of(told, later, SPENT)} == {"C7"}
+    begun = next(event.at for event in dump.events[id_] if event.kind == EventKind.ATTEMPT_STARTED)
+    before = {"v-1": Row(2, 5, begun - SLACK - 1)}
+    assert {v.check for v in violations_of(told, dump, before)} == {"C7"}
     canceled = replace(dump, messages={id_: replace(message, stop=Stop.CANCELED)})
     assert {v.check for v in violations_of(told, canceled, SPENT)} == {"C7"}

@@ -152,9 +152,9 @@ async def test_a_call_is_handed_over_as_documented(upstream: ScriptedUpstream, t
 async def test_that_a_call_is_not_known_proves_nothing(upstream: ScriptedUpstream, kavenegar: Kavenegar) -> None:
     """Found is found; of a call "never registered" is no answer, beside a text of which it is one."""
     both = [*sought(1, channel=Channel.VOICE), *sought(2)]
-    assert await kavenegar.look_up(both) == {1: NoAnswer(), 2: NeverRegistered()}
+    assert await kavenegar.look_up(both) == [NoAnswer(), NeverRegistered()]
     upstream.script(envelope(200, [{"localid": "1", "messageid": 9, "status": 10}]))
-    assert await kavenegar.look_up(both) == {1: Found("9"), 2: NoAnswer()}
+    assert await kavenegar.look_up(both) == [Found("9"), NoAnswer()]
 
 
 @pytest.mark.parametrize("channel", [Channel.SMS, Channel.VOICE])

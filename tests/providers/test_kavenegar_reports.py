@@ -78,17 +78,23 @@ async def test_a_look_up_finds_what_was_taken(upstream: ScriptedUpstream, kavene
     """After a lost answer: found under its id; a key that never came: never registered."""
     upstream.script(lambda request: (upstream.honest(request), Break.AFTER_REQUEST)[1])
     assert isinstance(await kavenegar.send(hand_off()), Ambiguous)
-    assert await kavenegar.look_up(sought(KEY, 77)) == {KEY: Found("8000000001"), 77: NeverRegistered()}
+    assert await kavenegar.look_up(sought(KEY, 77)) == [Found("8000000001"), NeverRegistered()]
 
 
 async def test_look_ups_are_made_500_at_a_time(upstream: ScriptedUpstream, kavenegar: Kavenegar) -> None:
-    """Every key has an entry: what the failed second call was to tell is NoAnswer."""
+    """Every one has an answer: what the failed second call was to tell is NoAnswer."""
     keys = list(range(1, 1002))
     upstream.script(upstream.honest, Say(500, b"<html>"))
     results = await kavenegar.look_up(sought(*keys))
-    assert list(results) == keys
-    assert {type(results[key]) for key in (*keys[:500], keys[1000])} == {NeverRegistered}
-    assert {type(results[key]) for key in keys[500:1000]} == {NoAnswer}
+    assert [type(told) for told in results] == [NeverRegistered] * 500 + [NoAnswer] * 500 + [NeverRegistered]
+
+
+async def test_two_attempts_of_one_message_are_asked_for_once(upstream: ScriptedUpstream, kavenegar: Kavenegar) -> None:
+    """They bear one number of ours: each is told what is known of it."""
+    assert isinstance(await kavenegar.send(hand_off()), Accepted)
+    found = Found("8000000001")
+    assert await kavenegar.look_up(sought(KEY, 77, KEY)) == [found, NeverRegistered(), found]
+    assert upstream.requests[-1].form["localid"] == f"{KEY},77"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ async def test_a_look_up_that_says_nothing_clear_says_nothing(
 ) -> None:
     """Only status 100 for this very key means that it was never registered."""
     upstream.script(envelope(200, [entry]))
-    assert await kavenegar.look_up(sought(KEY)) == {KEY: NoAnswer()}
+    assert await kavenegar.look_up(sought(KEY)) == [NoAnswer()]
 
 
 async def test_the_check_tells_the_credit(upstream: ScriptedUpstream, kavenegar: Kavenegar) -> None:

@@ -42,8 +42,8 @@ def of(*accounts: Account) -> Snapshot:
     return Snapshot(accounts={"t": accounts})
 
 
-def note(roster: Roster, outcome: Outcome, now: Micros = NOW, *, country: str = "98", sender: str = "") -> None:
-    roster.note(UID, Channel.SMS, country, outcome, now, sender=sender)
+def note(roster: Roster, outcome: Outcome, now: Micros = NOW, *, country: str = "98", **said_by: str) -> None:
+    roster.note(UID, Channel.SMS, country, outcome, now, **said_by)
 
 
 def broken(roster: Roster) -> None:
@@ -128,9 +128,9 @@ def test_a_line_that_fails_is_closed_and_no_other(roster: Roster) -> None:
     broken(roster)
     health = roster.health(NOW)
     assert health.lines == {LINE: Closed(NOW + 5 * SECOND, Cause.BREAKER_OPEN)}
-    assert health.closed(LINE, "", NOW) is not None
-    assert health.closed((UID, Channel.SMS, "44"), "", NOW) is None
-    assert health.closed(LINE, "", NOW + 5 * SECOND) is None
+    assert health.closed(LINE, "", "", NOW) is not None
+    assert health.closed((UID, Channel.SMS, "44"), "", "", NOW) is None
+    assert health.closed(LINE, "", "", NOW + 5 * SECOND) is None
 
 
 def test_a_code_of_the_provider_is_no_lost_connection(roster: Roster) -> None:
@@ -149,7 +149,7 @@ def test_what_came_too_late_itself_closes_nothing(roster: Roster) -> None:
     later = NOW + 5 * SECOND
     roster.started(UID, Channel.SMS, "98", later, repeat=False)
     note(roster, unavailable(TOO_LATE), later)
-    assert roster.health(later).closed(LINE, "", later) is None
+    assert roster.health(later).closed(LINE, "", "", later) is None
 
 
 def test_half_of_twenty_calls_close_a_line(roster: Roster) -> None:
@@ -171,11 +171,11 @@ def test_one_probe_goes_through_a_line_that_is_half_open(roster: Roster) -> None
     """After the span the line is open; once an attempt has started it is closed until that one's outcome."""
     broken(roster)
     later = NOW + 5 * SECOND
-    assert roster.health(later).closed(LINE, "", later) is None
+    assert roster.health(later).closed(LINE, "", "", later) is None
     roster.started(UID, Channel.SMS, "98", later, repeat=False)
-    assert roster.health(later).closed(LINE, "", later + 1) is not None
+    assert roster.health(later).closed(LINE, "", "", later + 1) is not None
     note(roster, Accepted("1"), later + 1)
-    assert roster.health(later + 1).closed(LINE, "", later + 1) is None
+    assert roster.health(later + 1).closed(LINE, "", "", later + 1) is None
 
 
 @pytest.mark.parametrize(("fault", "cause"), [(Fault.CREDENTIALS, Cause.CREDENTIALS), (Fault.FUNDS, Cause.FUNDS)])
@@ -183,18 +183,39 @@ def test_a_fault_of_the_account_closes_it_for_a_minute(roster: Roster, fault: Fa
     """Every line of it; after sixty seconds it may be tried again."""
     note(roster, misconfigured(fault, "403"))
     assert roster.health(NOW).accounts == {UID: Closed(NOW + 60 * SECOND, cause)}
-    assert roster.health(NOW).closed((UID, Channel.VOICE, "1"), "any", NOW) is not None
+    assert roster.health(NOW).closed((UID, Channel.VOICE, "1"), "any", "", NOW) is not None
     assert roster.health(NOW + 60 * SECOND).accounts == {}
 
 
-@pytest.mark.parametrize("fault", [Fault.SENDER, Fault.TEMPLATE])
-def test_a_fault_of_a_sender_closes_that_sender(roster: Roster, fault: Fault) -> None:
-    """Other senders of the account go on."""
-    note(roster, misconfigured(fault, "412"), sender="2000")
+def test_a_fault_of_a_sender_closes_that_sender(roster: Roster) -> None:
+    """Other senders of the account go on, and so does its template by another sender."""
+    note(roster, misconfigured(Fault.SENDER, "412"), sender="2000", template="code")
+    closed = Closed(NOW + 60 * SECOND, Cause.SENDER)
     health = roster.health(NOW)
-    assert health.senders == {(UID, "2000"): Closed(NOW + 60 * SECOND, Cause.SENDER)}
-    assert health.closed(LINE, "2000", NOW) is not None
-    assert health.closed(LINE, "3000", NOW) is None
+    assert (health.senders, health.templates) == ({(UID, "2000"): closed}, {})
+    assert health.closed(LINE, "2000", "", NOW) == closed
+    assert health.closed(LINE, "3000", "code", NOW) is None
+
+
+def test_a_fault_of_a_template_closes_that_template(roster: Roster) -> None:
+    """For sixty seconds, by whatever sender; other templates, texts and accounts go on."""
+    note(roster, misconfigured(Fault.TEMPLATE, "424"), sender="2000", template="code")
+    closed = Closed(NOW + 60 * SECOND, Cause.TEMPLATE)
+    health = roster.health(NOW)
+    assert (health.senders, health.templates) == ({}, {(UID, "code"): closed})
+    assert health.closed(LINE, "2000", "code", NOW) == closed
+    assert health.closed(LINE, "3000", "code", NOW) == closed
+    assert health.closed(LINE, "2000", "other", NOW) is None
+    assert health.closed(LINE, "2000", "", NOW) is None
+    assert health.closed(("u-2", Channel.SMS, "98"), "2000", "code", NOW) is None
+    assert roster.health(NOW + 60 * SECOND).templates == {}
+
+
+def test_a_fault_of_a_template_that_was_not_named_closes_nothing(roster: Roster) -> None:
+    """A code of the provider's may come to a text: texts would all be closed for it."""
+    note(roster, misconfigured(Fault.TEMPLATE, "607"), sender="2000")
+    health = roster.health(NOW)
+    assert (health.accounts, health.senders, health.templates) == ({}, {}, {})
 
 
 @pytest.mark.parametrize(("asked", "closed"), [(0, 1), (7, 7), (60, 60), (600, 60)])
@@ -215,10 +236,11 @@ async def test_a_new_version_starts_with_a_clean_slate(roster: Roster) -> None:
     """Who corrects a key need not wait a minute."""
     note(roster, misconfigured(Fault.CREDENTIALS, "403"))
     note(roster, misconfigured(Fault.SENDER, "412"), sender="2000")
+    note(roster, misconfigured(Fault.TEMPLATE, "424"), template="code")
     broken(roster)
     roster.follow(of(replace(account_at("http://127.0.0.1:9"), version=2)))
     health = roster.health(NOW)
-    assert (health.accounts, health.senders, health.lines) == ({}, {}, {})
+    assert (health.accounts, health.senders, health.templates, health.lines) == ({}, {}, {}, {})
 
 
 def test_repeats_spend_the_budget_and_time_refills_it(roster: Roster) -> None:

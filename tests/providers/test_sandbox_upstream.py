@@ -82,13 +82,13 @@ async def test_refusals(provider: Kavenegar) -> None:
     assert rejected.refusal == Refusal.RECIPIENT
     assert isinstance(await provider.send(hand_off(to(Fate.RATE_LIMITED))), RateLimited)
     assert isinstance(await provider.send(hand_off(to(Fate.UNAVAILABLE))), Unavailable)
-    assert await provider.look_up(sought(KEY)) == {KEY: NeverRegistered()}
+    assert await provider.look_up(sought(KEY)) == [NeverRegistered()]
 
 
 async def test_a_lost_answer_is_found_by_its_key(provider: Kavenegar) -> None:
     """Ambiguous; the look-up finds it, delivered, and a repeat with the same key is answered with that record."""
     assert isinstance(await provider.send(hand_off(to(Fate.ANSWER_LOST))), Ambiguous)
-    found = (await provider.look_up(sought(KEY)))[KEY]
+    found = (await provider.look_up(sought(KEY)))[0]
     assert isinstance(found, Found)
     [(_, receipt)] = await provider.statuses([found.provider_message_id])
     assert receipt.kind == ReceiptKind.DELIVERED
@@ -136,7 +136,7 @@ async def test_an_account_can_be_told_to_fail(
     """From the command on every call of this account fails so, until it is told `ok`; other accounts are unharmed."""
     assert (await control.put(CONTROL, json={"answer": answer})).json()["answer"] == answer
     assert type(await provider.send(hand_off())) is expected
-    assert (await provider.look_up(sought(KEY)))[KEY] == NoAnswer()
+    assert (await provider.look_up(sought(KEY)))[0] == NoAnswer()
     other = await control.post("/v1/another-key/account/info.json")
     assert other.json()["return"]["status"] == 200
     await control.put(CONTROL, json={"answer": "ok"})

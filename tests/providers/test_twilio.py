@@ -252,7 +252,7 @@ async def test_answers_elsewhere(twilio_upstream: TwilioUpstream, twilio: Twilio
     """The same answers to the other calls tell nothing, and raise nothing."""
     twilio_upstream.always(ANSWERS[name][0] if ANSWERS[name][0] is not Break.BEFORE_READING else Break.AFTER_REQUEST)
     assert await twilio.statuses([sid("SM", 9)]) == []
-    assert await twilio.look_up(sought(KEY)) == {KEY: NoAnswer()}
+    assert await twilio.look_up(sought(KEY)) == [NoAnswer()]
     assert (await twilio.check()).balance == ""
 
 

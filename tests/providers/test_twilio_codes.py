@@ -52,8 +52,8 @@ DOCUMENTED = {
     21602: REQUEST,
     21603: REQUEST,
     21604: REQUEST,
-    21608: CREDENTIALS,
-    21609: REQUEST,
+    21608: CONTENT,
+    21609: CREDENTIALS,
     21610: RECIPIENT,
     21611: LIMITED,
     21612: CONTENT,
@@ -111,6 +111,7 @@ async def test_documented_codes(twilio_upstream: TwilioUpstream, twilio: Twilio,
         (21612, FailureReason.RECIPIENT_UNREACHABLE),
         (21408, FailureReason.PROVIDER_MISCONFIGURED),
         (21215, FailureReason.PROVIDER_MISCONFIGURED),
+        (21608, FailureReason.PROVIDER_MISCONFIGURED),
     ],
 )
 async def test_why_a_recipient_is_not_reached(
@@ -121,3 +122,14 @@ async def test_why_a_recipient_is_not_reached(
     failure = failure_of(await twilio.send(hand_off()))
     assert failure is not None
     assert failure.reason == reason
+
+
+@pytest.mark.parametrize("code", [21205, 21609])
+async def test_a_url_that_is_refused_is_told_by_its_setting(
+    twilio_upstream: TwilioUpstream, twilio: Twilio, code: int
+) -> None:
+    """It is ours, not the message's: whoever runs the gateway reads which setting to look at."""
+    twilio_upstream.script(refusal(code))
+    failure = failure_of(await twilio.send(hand_off(report_to="https://example.test/receipts/u/t")))
+    assert failure is not None
+    assert "ANGARIUM_PUBLIC_URL" in failure.message

@@ -124,15 +124,15 @@ async def test_a_lost_answer_is_found(twilio_upstream: TwilioUpstream, twilio: T
     twilio_upstream.script(lambda request: (twilio_upstream.honest(request), Break.AFTER_REQUEST)[1])
     assert isinstance(await twilio.send(hand_off(channel=channel)), Ambiguous)
     name, day = (sid("CA", 1), "StartTime") if channel == Channel.VOICE else (FIRST, "DateSent")
-    assert await twilio.look_up(sought(KEY, channel=channel)) == {KEY: Found(name)}
+    assert await twilio.look_up(sought(KEY, channel=channel)) == [Found(name)]
     form = twilio_upstream.requests[-1].form
     assert form == {"To": PHONE, day: "2023-11-14", "PageSize": "32"}
 
 
 async def test_what_was_not_taken_is_not_known(twilio_upstream: TwilioUpstream, twilio: Twilio) -> None:
     """An empty list is no proof: the message may be listed in a moment."""
-    assert await twilio.look_up(sought(KEY)) == {KEY: NoAnswer()}
-    assert await twilio.look_up([]) == {}
+    assert await twilio.look_up(sought(KEY)) == [NoAnswer()]
+    assert await twilio.look_up([]) == []
     assert len(twilio_upstream.requests) == 1
 
 
@@ -162,31 +162,59 @@ async def test_what_is_listed_beside_it_is_not_it(twilio_upstream: TwilioUpstrea
     right = twilio_upstream.entry(FIRST, PHONE, STARTED + SECOND, body=TEXT)
     other = twilio_upstream.entry(sid("SM", 2), PHONE, STARTED + SECOND, body=TEXT) | OTHERS[name]
     twilio_upstream.script(listed(other), listed(other, right))
-    assert await twilio.look_up(sought(KEY)) == {KEY: NoAnswer()}
-    assert await twilio.look_up(sought(KEY)) == {KEY: Found(FIRST)}
+    assert await twilio.look_up(sought(KEY)) == [NoAnswer()]
+    assert await twilio.look_up(sought(KEY)) == [Found(FIRST)]
 
 
 @pytest.mark.parametrize("date", ["Tue, 14 Nov 2023 22:13:18 +0000", "Tue, 14 Nov 2023 23:13:30 +0100"])
 async def test_clocks_may_differ_by_two_seconds(twilio_upstream: TwilioUpstream, twilio: Twilio, date: str) -> None:
     """Before it was handed off, and after its deadline; in any time zone."""
     twilio_upstream.script(listed(twilio_upstream.entry(FIRST, PHONE, STARTED, body=TEXT, date_created=date)))
-    assert await twilio.look_up(sought(KEY)) == {KEY: Found(FIRST)}
+    assert await twilio.look_up(sought(KEY)) == [Found(FIRST)]
 
 
 async def test_what_could_be_two_is_neither(twilio_upstream: TwilioUpstream, twilio: Twilio) -> None:
-    """Two entries for one that is sought, or one entry for two: nobody knows which."""
+    """Two entries for one that is sought, or one entry for two: nobody knows which.
+
+    Two attempts of one message are two, though they bear one key.
+    """
     one, two = (twilio_upstream.entry(sid("SM", n), PHONE, STARTED + SECOND, body=TEXT) for n in (1, 2))
-    twilio_upstream.script(listed(one, two), listed(one), listed(one))
-    assert await twilio.look_up(sought(KEY)) == {KEY: NoAnswer()}
-    assert await twilio.look_up(sought(KEY, 77)) == {KEY: NoAnswer(), 77: NoAnswer()}
-    assert await twilio.look_up(sought(KEY) + sought(77, text="another")) == {KEY: Found(FIRST), 77: NoAnswer()}
+    twilio_upstream.script(listed(one, two), listed(one), listed(one), listed(one))
+    assert await twilio.look_up(sought(KEY)) == [NoAnswer()]
+    assert await twilio.look_up(sought(KEY, 77)) == [NoAnswer(), NoAnswer()]
+    assert await twilio.look_up(sought(KEY, KEY)) == [NoAnswer(), NoAnswer()]
+    assert await twilio.look_up(sought(KEY) + sought(77, text="another")) == [Found(FIRST), NoAnswer()]
+
+
+async def test_two_attempts_of_one_message_are_told_apart_by_their_times(
+    twilio_upstream: TwilioUpstream, twilio: Twilio
+) -> None:
+    """They bear one key: each is told of its own entry, in the order in which they were asked for."""
+    first, second = STARTED + SECOND, STARTED + 30 * SECOND
+    entries = [twilio_upstream.entry(sid("SM", n), PHONE, at, body=TEXT) for n, at in enumerate((first, second), 1)]
+    wanted = [*sought(KEY, started_at=second), *sought(KEY, started_at=STARTED)]
+    twilio_upstream.script(listed(*entries), listed(entries[0]))
+    assert await twilio.look_up(wanted) == [Found(sid("SM", 2)), Found(FIRST)]
+    assert await twilio.look_up(wanted) == [NoAnswer(), Found(FIRST)]
+
+
+async def test_what_could_be_one_that_is_in_doubt_is_not_found_for_another(
+    twilio_upstream: TwilioUpstream, twilio: Twilio
+) -> None:
+    """Of two entries the early one fits both attempts, the late one the second alone: neither attempt is told."""
+    both, late = STARTED + 9 * SECOND, STARTED + 14 * SECOND
+    entries = [twilio_upstream.entry(sid("SM", n), PHONE, at, body=TEXT) for n, at in enumerate((both, late), 1)]
+    twilio_upstream.script(listed(*entries), listed(*entries))
+    attempts = [*sought(KEY, started_at=STARTED), *sought(KEY, started_at=STARTED + 8 * SECOND)]
+    assert await twilio.look_up(attempts[:1]) == [Found(FIRST)]
+    assert await twilio.look_up(attempts) == [NoAnswer(), NoAnswer()]
 
 
 async def test_a_list_that_goes_on_tells_nothing(twilio_upstream: TwilioUpstream, twilio: Twilio) -> None:
     """What stands on the next page could be it as well."""
     right = twilio_upstream.entry(FIRST, PHONE, STARTED + SECOND, body=TEXT)
     twilio_upstream.script(listed(right, next_page_uri="/2010-04-01/next"))
-    assert await twilio.look_up(sought(KEY)) == {KEY: NoAnswer()}
+    assert await twilio.look_up(sought(KEY)) == [NoAnswer()]
 
 
 async def test_around_midnight_two_days_are_asked_for(twilio_upstream: TwilioUpstream, twilio: Twilio) -> None:
@@ -194,10 +222,10 @@ async def test_around_midnight_two_days_are_asked_for(twilio_upstream: TwilioUps
     late = sought(KEY, started_at=MIDNIGHT - SECOND)
     right = twilio_upstream.entry(FIRST, PHONE, MIDNIGHT, body=TEXT)
     twilio_upstream.script(listed(right), listed(right))
-    assert await twilio.look_up(late) == {KEY: Found(FIRST)}
+    assert await twilio.look_up(late) == [Found(FIRST)]
     assert {request.form["DateSent"] for request in twilio_upstream.requests} == {"2023-11-14", "2023-11-15"}
     twilio_upstream.script(listed(right), refusal(20500, 500))
-    assert await twilio.look_up(late) == {KEY: NoAnswer()}
+    assert await twilio.look_up(late) == [NoAnswer()]
 
 
 async def test_one_number_is_asked_for_once(twilio_upstream: TwilioUpstream, twilio: Twilio) -> None:
@@ -206,7 +234,7 @@ async def test_one_number_is_asked_for_once(twilio_upstream: TwilioUpstream, twi
         twilio_upstream.records[sid("SM", n)] = twilio_upstream.entry(sid("SM", n), PHONE, STARTED, body=text)
     wanted: list[Sought] = [*sought(1, text="a"), *sought(2, text="b"), *sought(3, text="c")]
     found = await twilio.look_up(wanted)
-    assert found == {1: Found(sid("SM", 1)), 2: Found(sid("SM", 2)), 3: NoAnswer()}
+    assert found == [Found(sid("SM", 1)), Found(sid("SM", 2)), NoAnswer()]
     assert len(twilio_upstream.requests) == 1
 
 
@@ -214,7 +242,7 @@ async def test_nobody_listens(twilio_upstream: TwilioUpstream, twilio: Twilio) -
     """No call tells anything, and none raises."""
     await twilio_upstream.close()
     assert await twilio.statuses([FIRST]) == []
-    assert await twilio.look_up(sought(KEY)) == {KEY: NoAnswer()}
+    assert await twilio.look_up(sought(KEY)) == [NoAnswer()]
     assert isinstance((await twilio.check()).outcome, Unavailable)
 
 

@@ -36,13 +36,14 @@ def code_letter(phone: str = PHONE, tenant: str = TENANTS[0], request_id: str = 
     new = letter(tenant, request_id, **of_message)
     otp = CodeWanted(**of_code)
     params = {"token": otp.token} if otp.token else {}
-    return replace(new, content=replace(new.content, recipient=Recipient(phone=phone), text="", params=params), otp=otp)
+    content = replace(new.content, recipient=Recipient(phone=phone, email=otp.beside), text="", params=params)
+    return replace(new, content=content, otp=otp)
 
 
 def check(code: str, verification_id: str = "", tenant: str = TENANTS[0], **named: Any) -> Check:
     """A check by the verification's id, or by what else is named."""
     asked = {"tenant_id": tenant, "client_id": "shop", "code": code, "verification_id": verification_id}
-    return Check(**asked, **{"fingerprint": f"{verification_id}/{code}".encode(), **named})
+    return Check(**{**asked, "fingerprint": f"{verification_id}/{code}".encode(), **named})
 
 
 async def claimed(store: Store, acceptance: Acceptance) -> Claim:

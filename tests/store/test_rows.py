@@ -1,6 +1,7 @@
 """Nouns and rows: what is written is what is read."""
 
 import base64
+import json
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -8,11 +9,13 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, strategies as st
 
+from server.model.enums import Channel
 from server.model.messages import Attempt, Behind, CodeSource, Content, Due, Event, Follow, Message, Recipient
 from server.model.tables import METADATA
+from server.model.work import SandboxCopy
 from server.store import attempts, rows
 from server.store.dialect import Columns
-from server.store.sealing import open_content, seal_content, with_code
+from server.store.sealing import open_content, seal_content, seal_copy, with_code
 from server.vault.ring import MasterKeys
 from server.vault.vault import TenantVault, Unopenable, Vault
 
@@ -91,6 +94,15 @@ def test_content_is_opened_as_it_was_sealed(content: Content) -> None:
     with pytest.raises(Unopenable):
         open_content(vault, "m-2", body, recipient)
     assert open_content(vault, "m-1", b"", b"") is None
+
+
+def test_a_plain_text_is_sealed_as_the_release_before_did() -> None:
+    """While replicas are replaced one by one, the older ones open what the newer ones accept."""
+    vault = _tenant_vault()
+    body, _ = seal_content(vault, "m-1", Content(Recipient(phone="+989120000111"), "text", "sender"))
+    assert json.loads(vault.open(body, "body:m-1")) == ["text", "sender"]
+    sealed = seal_copy(vault, "m-1", SandboxCopy(1, Channel.SMS, "main", "+989120000111", "sender", "text"))
+    assert json.loads(vault.open(sealed, "sandbox:m-1:1")) == ["+989120000111", "sender", "text"]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from server.model.templates import (
 )
 from server.store.configuration import Configuration
 from server.store.store import Store
-from server.store.templates import PINNED_MAX
-from tests.store.letters import TENANTS, change, letter, rows
+from server.store.templates import COUNTED_MAX, PINNED_MAX
+from tests.store.letters import TENANTS, accept_all, change, letter, rows
 
 NORTH, SOUTH, _ = TENANTS
 LOGIN = TemplateContent(
@@ -187,6 +187,17 @@ async def test_a_template_that_messages_wait_with_is_not_deleted(store: Store, c
     await configuration.delete_template(NORTH, "t")
 
 
+async def test_of_messages_that_wait_with_a_template_a_hundred_are_counted(
+    store: Store, configuration: Configuration
+) -> None:
+    """More are not: all writes wait meanwhile."""
+    await configuration.create_template(NORTH, "t", LOGIN)
+    await accept_all(store, [letter(template_key="t", template_revision=1) for _ in range(COUNTED_MAX + 1)])
+    with pytest.raises(Precondition) as used:
+        await configuration.delete_template(NORTH, "t")
+    assert used.value.metadata["messages"] == str(COUNTED_MAX) == "100"
+
+
 async def test_a_revision_is_found_whatever_becomes_of_its_template(store: Store, configuration: Configuration) -> None:
     """Changed, deleted and made again: a message says what it was accepted with. What never was is None."""
     first = await configuration.create_template(NORTH, "t", LOGIN)
@@ -265,3 +276,19 @@ async def test_the_snapshot_knows_the_revision_of_each_tenants_rules(
     assert configuration.snapshot.revisions == {NORTH: "1", SOUTH: "0"}
     await configuration.delete_rules(NORTH, ["a"])
     assert configuration.snapshot.revisions[NORTH] == "2"
+
+
+async def test_a_tenant_has_so_many_templates(store: Store, configuration: Configuration) -> None:
+    """One more is refused, and leaves nothing; another tenant's do not count, and deleted ones make room."""
+    numbers = " UNION ALL ".join(f"SELECT {n} AS n" for n in range(10))
+    names = "name, caption, is_active, is_deleted, priority, revision, created_at, updated_at"
+    for tenant in (NORTH, SOUTH):
+        key = "'k' || (a.n * 100 + b.n * 10 + c.n)"
+        values = f"SELECT '{tenant}', {key}, '', '', TRUE, FALSE, 0, 1, 0, 0"
+        crossed = f"FROM ({numbers}) a CROSS JOIN ({numbers}) b CROSS JOIN ({numbers}) c"
+        await change(store, f"INSERT INTO template (tenant_id, key, {names}) {values} {crossed}")
+    with pytest.raises(Invalid):
+        await configuration.create_template(NORTH, "one-more", LOGIN)
+    assert await rows(store, "SELECT count(*) FROM template WHERE key = 'one-more'") == [(0,)]
+    await change(store, f"UPDATE template SET is_deleted = TRUE WHERE tenant_id = '{NORTH}' AND key = 'k7'")
+    assert (await configuration.create_template(NORTH, "one-more", LOGIN)).key == "one-more"

@@ -27,6 +27,7 @@ def new_tenant(request: wire.CreateTenantRequest) -> Tenant:
     checks.identity("tenant_id", request.tenant_id)
     checks.line("caption", request.caption, CAPTION_CHARS_MAX)
     mode = checks.word("mode", MODES, request.mode) or Mode.LIVE
+    default_locale = checks.locale("default_locale", request.default_locale)
     _check_defaults(checks, request)
     checks.settle()
     return Tenant(
@@ -34,7 +35,7 @@ def new_tenant(request: wire.CreateTenantRequest) -> Tenant:
         caption=request.caption,
         mode=mode,
         default_region=request.default_region,
-        default_locale=request.default_locale,
+        default_locale=default_locale,
         time_zone=request.time_zone,
         allowed_countries=json.dumps(sorted(set(request.allowed_countries))),
     )
@@ -46,6 +47,7 @@ def tenant_change(request: wire.UpdateTenantRequest) -> TenantChange:
     checks.line("etag", request.etag, ID_CHARS_MAX)
     checks.line("caption", request.caption, CAPTION_CHARS_MAX)
     mode = checks.word("mode", MODES, request.mode)
+    default_locale = checks.locale("default_locale", request.default_locale)
     _check_defaults(checks, request)
     checks.count("clear", request.clear, len(TENANT_CLEARABLE))
     if not TENANT_CLEARABLE.issuperset(request.clear):
@@ -56,7 +58,7 @@ def tenant_change(request: wire.UpdateTenantRequest) -> TenantChange:
         mode=mode,
         is_active=request.is_active if request.HasField("is_active") else None,
         default_region=request.default_region if request.HasField("default_region") else None,
-        default_locale=request.default_locale if request.HasField("default_locale") else None,
+        default_locale=default_locale if request.HasField("default_locale") else None,
         time_zone=request.time_zone if request.HasField("time_zone") else None,
         allowed_countries=tuple(sorted(set(request.allowed_countries))) or None,
         clear=frozenset(request.clear),
@@ -66,7 +68,6 @@ def tenant_change(request: wire.UpdateTenantRequest) -> TenantChange:
 def _check_defaults(checks: Checks, request: wire.CreateTenantRequest | wire.UpdateTenantRequest) -> None:
     if request.default_region and not is_country(request.default_region):
         checks.fail("default_region", "is no country's two letters such as IR")
-    checks.locale("default_locale", request.default_locale)
     if request.time_zone and request.time_zone not in _time_zones():
         checks.fail("time_zone", "is no IANA time zone such as Asia/Tehran")
     if checks.count("allowed_countries", request.allowed_countries, COUNTRIES_MAX):

@@ -40,6 +40,11 @@ class Checks:
         """Note that a field is bad; `description` goes on from the field's name ("is required") or is a sentence."""
         self._violations.append(Violation(field, description[:1].upper() + description[1:].rstrip(".") + "."))
 
+    @property
+    def failed(self) -> bool:
+        """Whether anything was noted."""
+        return bool(self._violations)
+
     def settle(self) -> None:
         """Raise Invalid(INVALID_FIELD) with everything that was noted."""
         if self._violations:
@@ -83,10 +88,11 @@ class Checks:
         return value
 
     def locale(self, field: str, value: str) -> str:
-        """A BCP 47 tag, or nothing."""
-        if value and (len(value) > LOCALE_CHARS_MAX or not _LOCALE.fullmatch(value)):
+        """A BCP 47 tag, or nothing. Many systems write `fa_IR`: it comes back as `fa-IR`."""
+        tag = value.replace("_", "-")
+        if tag and (len(tag) > LOCALE_CHARS_MAX or not _LOCALE.fullmatch(tag)):
             self.fail(field, "is no BCP 47 language tag such as fa-IR")
-        return value
+        return tag
 
     def word(self, field: str, words: Words[_Word, _Number], number: int) -> _Word | None:
         """The model's word for an enum's number; None where it is unset."""

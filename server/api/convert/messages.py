@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from angarium.v1.message_pb2 import Recipient as WireRecipient
@@ -18,7 +19,7 @@ from server.model.messages import CODE, TOKEN, Content, Due, Message, NewMessage
 from server.model.phones import BadPhone, to_e164
 from server.model.policy import LIVES, SCHEDULE_AHEAD_MAX, SCHEDULE_PAST_MAX
 from server.model.recipients import hint_of_recipient
-from server.model.templates import NAME, Template, missing_params, unused_params
+from server.model.templates import NAME, Template, chosen, missing_params, unused_params
 
 TEXT_CHARS_MAX = 1_600
 REQUEST_ID_CHARS_MAX = 255
@@ -38,12 +39,25 @@ class _Times(NamedTuple):
     life: Micros
 
 
-def new_message(checks: Checks, request: SendRequest, call: Call, message_id: str, now: Micros) -> NewMessage:
-    """The message as a request asks for it, without its fingerprint; of use once `checks` have settled.
+def template_for(request: SendRequest, templates: Mapping[str, Template]) -> Template | None:
+    """The template that a request names, as it is now, or the one that serves its intent; None where there is none."""
+    if request.template_key:
+        return templates.get(request.template_key)
+    if request.text:
+        return None
+    return chosen(templates.values(), request.intent, CLASSES.word(request.message_class))
 
-    Its template is named as the request names it; `check_words` judges whether that can say it.
+
+def new_message(
+    checks: Checks, request: SendRequest, call: Call, message_id: str, now: Micros, of_template: MessageClass | None
+) -> NewMessage:
+    """The message that a request asks for, without its fingerprint; of use once `checks` have settled.
+
+    `of_template`: its template's class, which it has where the request names none. Its template is named as the request
+    names it; `check_words` judges whether that can say it.
     """
-    message_class = checks.word("message_class", CLASSES, request.message_class) or MessageClass.TRANSACTIONAL
+    asked = checks.word("message_class", CLASSES, request.message_class)
+    message_class = asked or of_template or MessageClass.TRANSACTIONAL
     channel = checks.word("channel", CHANNELS, request.channel)
     checks.printable_ascii("request_id", request.request_id, REQUEST_ID_CHARS_MAX)
     checks.intent("intent", request.intent)
@@ -98,7 +112,9 @@ def check_words(checks: Checks, request: SendRequest, template: Template | None)
     if template is not None:
         check_fit(checks, template, request.params)
     elif not request.template_key:
-        checks.fail("text", f"is required, or a template_key: no template serves the intent {request.intent[:60]!r}")
+        asked = CLASSES.word(request.message_class)
+        serving = f"no template for the class {asked}" if asked else "no template"
+        checks.fail("text", f"is required, or a template_key: {serving} serves the intent {request.intent[:60]!r}")
 
 
 def _check_text(checks: Checks, request: SendRequest) -> None:
@@ -148,10 +164,18 @@ def check_fit(checks: Checks, template: Template, params: Mapping[str, str]) -> 
             checks.fail(f"params.{name}", f"is named by nothing in the template {template.key}")
 
 
+def as_asked(request: SendRequest, new: NewMessage) -> NewMessage:
+    """The message without what its template gave it, which may be another the next time: a class, and so a life."""
+    message, asked = new.message, CLASSES.word(request.message_class) or MessageClass.TRANSACTIONAL
+    life = LIVES[asked].default
+    expires_at = message.expires_at if request.HasField("ttl") else (message.schedule_at or message.created_at) + life
+    return replace(new, message=replace(message, message_class=asked, expires_at=expires_at))
+
+
 def digest_of(new: NewMessage) -> str:
     """The same for requests that ask for the same, whatever their key and when they come: SHA-256 of one spelling.
 
-    `new` bears its template as the request named it: the one that was chosen for it may be another the next time.
+    `new` is as `as_asked` gives it, and bears its template as the request named it.
     """
     message, content = new.message, new.content
     to = content.recipient

@@ -190,18 +190,18 @@ def _recipient(checks: Checks, request: wire.OtpSendRequest, call: Call, channel
 
 
 def _code_wanted(checks: Checks, request: wire.OtpSendRequest, call: Call, recipient: Recipient) -> CodeWanted:
-    channel = Channel.SMS if recipient.phone else Channel.EMAIL
-    destination = recipient.phone or recipient.email
-    is_magic = call.tenant.mode == Mode.SANDBOX and magic_fate(channel, destination) is not None
+    addresses = [(Channel.SMS, recipient.phone), (Channel.EMAIL, recipient.email)]
+    are_magic = all(magic_fate(channel, address) is not None for channel, address in addresses if address)
     return CodeWanted(
-        destination=destination,
+        destination=recipient.phone or recipient.email,
+        beside=recipient.email if recipient.phone else "",
         prefix=recipient.phone[:-PREFIX_DIGITS_CUT],
         ttl=_ttl(checks, request),
         length=_length(checks, request),
         token=_token(checks, request),
         end_user_ip=checks.line("end_user_ip", request.end_user_ip, END_USER_IP_CHARS_MAX),
         end_user_device=checks.line("end_user_device", request.end_user_device, END_USER_DEVICE_CHARS_MAX),
-        cooldown_alone=is_magic,
+        cooldown_alone=call.tenant.mode == Mode.SANDBOX and are_magic,
     )
 
 

@@ -8,16 +8,16 @@ from urllib.parse import urlsplit
 from angarium.v1 import provider_service_pb2 as wire
 from angarium.v1.message_pb2 import LocalizedResource
 
-from server.api.convert.checks import CAPTION_CHARS_MAX, ID_CHARS_MAX, LOCALE_CHARS_MAX, Checks
+from server.api.convert.checks import CAPTION_CHARS_MAX, ID_CHARS_MAX, Checks
 from server.api.convert.times import duration, timestamp
 from server.api.convert.words import CHANNELS
 from server.model.accounts import Account, ProviderType, Setting
 from server.model.clock import SECOND
 from server.model.configuration import ProviderChange
 from server.model.configuration_tables import ProviderAccount
-from server.model.errors import not_found
 from server.model.phones import BadPhone, to_e164
 from server.providers.guard import check_base_url
+from server.store.accounts import no_such_type
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 VALUES_MAX, VALUE_CHARS_MAX = 64, 4_096
@@ -37,18 +37,19 @@ def provider_name(checks: Checks, name: str) -> str:
 
 
 def provider_change(
-    request: wire.ConfigureProviderRequest, types: Mapping[str, ProviderType], *, allow_private: bool
+    request: wire.ConfigureProviderRequest, types: Mapping[str, ProviderType], there: str, *, allow_private: bool
 ) -> ProviderChange:
     """What a request changes. Raises Invalid with every bad field, NotFound for a type that nobody knows.
 
-    Settings and secrets are judged once they are merged, by `check_account`.
+    `there`: the type of the account of this name, "" where there is none. The account that comes of the change is
+    judged once more by `check_account`.
     """
     checks = Checks()
-    provider_name(checks, request.name or request.type)
-    if request.base_url:
-        wrong = check_base_url(request.base_url, allow_private)
-        if wrong is not None:
-            checks.fail("base_url", wrong)
+    kind = types.get(checks.line("type", request.type, ID_CHARS_MAX) or there)
+    # A type that nobody knows is no name either; that there is no such type helps more.
+    if request.name or not request.type or kind:
+        provider_name(checks, request.name or request.type)
+    _check_base_url(checks, request.base_url, allow_private=allow_private)
     settings = checks.entries("settings", request.settings, VALUES_MAX, VALUE_CHARS_MAX)
     change = ProviderChange(
         type=request.type or None,
@@ -58,31 +59,45 @@ def provider_change(
         base_url=request.base_url if request.HasField("base_url") else None,
         timeout_micros=_timeout(checks, request),
         settings={name: value for name, value in settings.items() if value},
-        secrets=_secrets(checks, request),
+        secrets={name: value for name, value in _secrets(checks, request).items() if value},
         resources=_resources_text(checks, request),
         clear=_cleared(checks, request) | {f"settings.{name}" for name, value in settings.items() if not value},
     )
     checks.line("etag", request.etag, ID_CHARS_MAX)
+    if kind:
+        _check_settings(checks, kind, change.settings, change.secrets)
     checks.settle()
-    if request.type and request.type not in types:
-        raise not_found("provider_type", request.type)
+    if request.type and not kind:
+        raise no_such_type(request.type)
     return change
+
+
+def _check_base_url(checks: Checks, url: str, *, allow_private: bool) -> None:
+    wrong = check_base_url(url, allow_private) if url else None
+    if wrong is not None:
+        checks.fail("base_url", wrong)
 
 
 def check_account(account: Account, types: Mapping[str, ProviderType]) -> None:
     """Judge an account's settings and secrets by its type's rules. Raises Invalid with every bad one."""
     checks = Checks()
-    settings = {setting.name: setting for setting in types[account.type].settings}
-    for field, values, secret in (("settings", account.settings, False), ("secrets", account.secrets, True)):
+    _check_settings(checks, types[account.type], account.settings, account.secrets)
+    checks.settle()
+
+
+def _check_settings(
+    checks: Checks, kind: ProviderType, settings: Mapping[str, str], secrets: Mapping[str, str]
+) -> None:
+    known = {setting.name: setting for setting in kind.settings}
+    for field, values, secret in (("settings", settings, False), ("secrets", secrets, True)):
         for name, value in values.items():
-            setting = settings.get(name)
+            setting = known.get(name)
             if setting is None:
-                checks.fail(f"{field}.{name}", f"is no setting of the type {account.type}")
+                checks.fail(f"{field}.{name}", f"is no setting of the type {kind.type}")
             elif setting.secret != secret:
                 checks.fail(f"{field}.{name}", f"belongs in {'secrets' if setting.secret else 'settings'}")
             else:
                 _check_value(checks, f"{field}.{name}", setting, value)
-    checks.settle()
 
 
 def _check_value(checks: Checks, field: str, setting: Setting, value: str) -> None:
@@ -156,11 +171,15 @@ def _resources_text(checks: Checks, request: wire.ConfigureProviderRequest) -> s
     if not request.resources:
         return None
     checks.count("resources", request.resources, RESOURCES_MAX)
-    for number, resource in enumerate(request.resources):
-        checks.line(f"resources[{number}].key", resource.key, ID_CHARS_MAX, required=True)
-        checks.locale(f"resources[{number}].locale", resource.locale[: LOCALE_CHARS_MAX + 1])
-        checks.text(f"resources[{number}].value", resource.value, RESOURCE_CHARS_MAX)
-    return json.dumps([{"key": r.key, "locale": r.locale, "value": r.value} for r in request.resources])
+    resources = [
+        {
+            "key": checks.line(f"resources[{number}].key", resource.key, ID_CHARS_MAX, required=True),
+            "locale": checks.locale(f"resources[{number}].locale", resource.locale),
+            "value": checks.text(f"resources[{number}].value", resource.value, RESOURCE_CHARS_MAX),
+        }
+        for number, resource in enumerate(request.resources)
+    ]
+    return json.dumps(resources)
 
 
 def provider(row: ProviderAccount, types: Mapping[str, ProviderType]) -> wire.Provider:

@@ -14,7 +14,9 @@ from server.api.convert.words import CHANNELS, CLASSES, STATES, STRATEGIES
 from server.model.accounts import Account
 from server.model.clock import HOUR, SECOND, Micros
 from server.model.configuration_tables import RoutingRule
-from server.model.enums import Channel, MessageClass, State, Strategy
+from server.model.enums import Channel, MessageClass, Mode, State, Strategy
+from server.model.explanation import Skip
+from server.model.routing import barred
 
 RULES_MAX = 200
 INTENTS_MAX = 100
@@ -27,6 +29,15 @@ WEIGHT_MAX = 1_000
 TIMEOUT_MIN: Micros = SECOND
 TIMEOUT_MAX: Micros = 24 * HOUR
 WARNINGS_MAX = 100
+HIDING_MAX = 5
+
+_BARS: Mapping[Skip, str] = {
+    Skip.INACTIVE: "is not active",
+    Skip.NOT_CONFIGURED: "lacks a setting that it needs",
+    Skip.NOT_FOR_SANDBOX: "is not for a sandbox without a base_url of its own",
+}
+_EVERY = ""
+"""Stands for every intent where a rule names none."""
 
 _PREFIX = re.compile(r"[1-9][0-9]{0,14}")
 
@@ -110,26 +121,47 @@ def in_order(rows: Iterable[RoutingRule]) -> list[RoutingRule]:
     return sorted(rows, key=lambda row: (row.priority, row.name))
 
 
-def warnings(rows: Iterable[RoutingRule], accounts: Sequence[Account], templates: Collection[str]) -> list[str]:
+def warnings(
+    rows: Iterable[RoutingRule], accounts: Sequence[Account], mode: Mode, templates: Collection[str]
+) -> list[str]:
     """What is allowed and yet looks wrong, a sentence each. `templates` are the keys that there are."""
-    named = {account.name: account for account in accounts}
     found: list[str] = []
-    covering = ""
+    covering: dict[str, str] = {}
     for row in in_order(rows):
         if not row.is_active:
             continue
-        if covering:
-            found.append(f"Rule {row.name} is never reached but as a scenario: rule {covering} serves every message.")
+        intents: list[str] = json.loads(row.intents)
+        if hidden := _hidden(row.name, intents, covering):
+            found.append(hidden)
         steps: list[StepText] = json.loads(row.steps)
         for number, step in enumerate(steps, 1):
-            found += [f"Rule {row.name}, step {number}: {doubt}." for doubt in _doubts(step, named, templates)]
-        covering = covering or ("" if json.loads(row.intents) or row.match != "{}" else row.name)
+            found += [f"Rule {row.name}, step {number}: {doubt}." for doubt in _doubts(step, accounts, mode, templates)]
+        if row.match == "{}":
+            covering = dict.fromkeys(intents or [_EVERY], row.name) | covering
     return found[:WARNINGS_MAX]
 
 
-def _doubts(step: StepText, named: Mapping[str, Account], templates: Collection[str]) -> Iterator[str]:
-    providers = step["providers"] or [name for name, account in named.items() if _serves(account, step["channel"])]
-    yield from filter(None, (_doubt(name, named, step["channel"]) for name in step["providers"]))
+def _hidden(name: str, intents: Sequence[str], covering: Mapping[str, str]) -> str:
+    """That no message comes to a rule, for earlier ones take them all: `covering` has the first of each intent."""
+    told = f"Rule {name} is never reached but as a scenario:"
+    if _EVERY in covering:
+        return f"{told} rule {covering[_EVERY]} serves every message."
+    if not intents or any(intent not in covering for intent in intents):
+        return ""
+    names = list(dict.fromkeys(covering[intent] for intent in intents))
+    if len(names) == 1:
+        return f"{told} rule {names[0]} serves all of its intents."
+    more = ", …" if len(names) > HIDING_MAX else ""
+    return f"{told} rules {', '.join(names[:HIDING_MAX])}{more} serve all of its intents."
+
+
+def _doubts(step: StepText, accounts: Sequence[Account], mode: Mode, templates: Collection[str]) -> Iterator[str]:
+    named = {account.name: account for account in accounts}
+    providers = step["providers"] or [account.name for account in accounts if _serves(account, step["channel"])]
+    if step["providers"]:
+        yield from filter(None, (_doubt(name, named.get(name), step["channel"], mode) for name in step["providers"]))
+    elif all(barred(named[name], mode) for name in providers):
+        yield "there is no provider that may be used" + (f" for {step['channel']}" if step["channel"] else "")
     for name in step.get("weights", {}):
         if name not in providers:
             yield f"the weight of {name} is that of no provider of the step"
@@ -151,12 +183,11 @@ def _is_mute(account: Account | None) -> bool:
     return account is not None and not account.follow.reports
 
 
-def _doubt(name: str, named: Mapping[str, Account], channel: str) -> str:
-    account = named.get(name)
+def _doubt(name: str, account: Account | None, channel: str, mode: Mode) -> str:
     if account is None:
         return f"there is no provider {name}"
-    if not account.is_active:
-        return f"the provider {name} is not active"
+    if bar := barred(account, mode):
+        return f"the provider {name} {_BARS[bar]}"
     return "" if _serves(account, channel) else f"the provider {name} does not serve {channel}"
 
 

@@ -15,6 +15,7 @@ from server.model.templates import (
     KeptTemplate,
     ProviderTemplate,
     Resource,
+    Template,
     TemplateChange,
     TemplateContent,
     Variant,
@@ -31,6 +32,8 @@ PROVIDER_CHARS_MAX = 63
 CLEARABLE = frozenset(
     {"caption", "text", "variants", "provider_templates", "resources", "message_class", "intents"},
 )
+_SAYING = ("text", "variants", "provider_templates")
+_NOTHING_TO_SAY = "is required where there are no variants and no provider_templates"
 
 
 def template_key(checks: Checks, field: str, key: str) -> str:
@@ -59,8 +62,11 @@ def new_template(given: wire.Template) -> TemplateContent:
     return content
 
 
-def template_change(request: wire.UpdateTemplateRequest) -> TemplateChange:
-    """What a request changes. Raises Invalid with every bad field; what comes of it is judged by `check_content`."""
+def template_change(request: wire.UpdateTemplateRequest, before: Template | None) -> TemplateChange:
+    """What a request changes. Raises Invalid with every bad field; what comes of it is judged by `check_content`.
+
+    `before`: the template as this process knows it, which may be a second old; None where it knows none.
+    """
     checks = Checks()
     template_key(checks, "key", request.key)
     checks.line("etag", request.etag, ID_CHARS_MAX)
@@ -81,6 +87,8 @@ def template_change(request: wire.UpdateTemplateRequest) -> TemplateChange:
         intents=_intents(checks, "intents", request.intents) or None,
         clear=_cleared(checks, request.clear),
     )
+    if checks.failed and before is not None:
+        _check_left(checks, change, before)
     checks.settle()
     return change
 
@@ -145,7 +153,16 @@ def _provider_template(bound: ProviderTemplate) -> wire.ProviderTemplate:
 
 def _check_whole(checks: Checks, field: str, content: TemplateContent) -> None:
     if not (content.text or content.variants or content.provider_templates):
-        checks.fail(field, "is required where there are no variants and no provider_templates")
+        checks.fail(field, _NOTHING_TO_SAY)
+
+
+def _check_left(checks: Checks, change: TemplateChange, before: Template) -> None:
+    """Whether a change leaves something to say; of use beside other bad fields, where the change is not made."""
+    for name in _SAYING:
+        kept = () if name in change.clear else getattr(before, name)
+        if kept if (given := getattr(change, name)) is None else given:
+            return
+    checks.fail("text", _NOTHING_TO_SAY)
 
 
 def _name(checks: Checks, request: wire.UpdateTemplateRequest) -> str | None:
@@ -222,11 +239,14 @@ def _check_once(checks: Checks, field: str, places: Sequence[object], of_what: s
 def _resources(checks: Checks, field: str, given: Sequence[LocalizedResource]) -> tuple[Resource, ...]:
     if not checks.count(field, given, PARTS_MAX):
         return ()
-    for number, resource in enumerate(given):
-        checks.line(f"{field}[{number}].key", resource.key, ID_CHARS_MAX, required=True)
-        checks.locale(f"{field}[{number}].locale", resource.locale)
-        checks.text(f"{field}[{number}].value", resource.value, TEXT_CHARS_MAX)
-    return tuple(Resource(r.key, r.locale, r.value) for r in given)
+    return tuple(
+        Resource(
+            key=checks.line(f"{field}[{number}].key", resource.key, ID_CHARS_MAX, required=True),
+            locale=checks.locale(f"{field}[{number}].locale", resource.locale),
+            value=checks.text(f"{field}[{number}].value", resource.value, TEXT_CHARS_MAX),
+        )
+        for number, resource in enumerate(given)
+    )
 
 
 def _intents(checks: Checks, field: str, given: Sequence[str]) -> tuple[str, ...]:

@@ -94,9 +94,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_NO_ROUTE: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION. No active provider account can take the message: no rule matches and none serves the channel,
-    or the rule that matches names none that is active.
+    or the rule that matches names none that is active. `reasons` tells why the first few accounts of the route do not
+    go, in the words of a `RouteExplanation`; it is absent where the route has no account, or the rule that `scenario`
+    names is switched off. ExplainRoute tells more.
 
-    Example: {"reason": "NO_ROUTE", "domain": "angarium", "metadata": {"intent": "OTP_LOGIN"}}
+    Example: {"reason": "NO_ROUTE", "domain": "angarium",
+    "metadata": {"intent": "OTP_LOGIN", "reasons": "main:NOT_FOR_SANDBOX,spare:INACTIVE"}}
     """
     ERROR_REASON_RECIPIENT_UNRESOLVED: _ErrorReason.ValueType  # 14
     """FAILED_PRECONDITION. The recipient has no address that a channel of the route can use.
@@ -207,8 +210,8 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
     An error's status details hold one `google.rpc.ErrorInfo` whose domain is `angarium` and whose `reason` is the name
     of a value below without the prefix `ERROR_REASON_`. Decide by the reason, never by the error's text. Metadata may
-    gain keys. Beside it stand `google.rpc.BadRequest` where fields are bad and `google.rpc.RetryInfo` where waiting
-    helps; the trailer `grpc-retry-pushback-ms` then says the same to gRPC's own retries.
+    gain keys. Beside it stand `google.rpc.BadRequest` where fields are bad, `google.rpc.QuotaFailure` where a limit
+    of QUOTA_EXHAUSTED or OTP_COOLDOWN was met, and `google.rpc.RetryInfo` where waiting helps; the trailer `grpc-retry-pushback-ms` then says the same to gRPC's own retries.
 
     Any RPC can answer: CREDENTIALS_MISSING, CREDENTIALS_INVALID, SCOPE_MISSING, TENANT_FORBIDDEN, TENANT_DISABLED,
     MALFORMED_MESSAGE, INVALID_FIELD, MESSAGE_TOO_LARGE, OVERLOADED, DEADLINE_TOO_SHORT, DRAINING, STORE_UNAVAILABLE,
@@ -292,9 +295,12 @@ Example: {"reason": "RESOURCE_EXISTS", "domain": "angarium", "metadata": {"resou
 """
 ERROR_REASON_NO_ROUTE: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION. No active provider account can take the message: no rule matches and none serves the channel,
-or the rule that matches names none that is active.
+or the rule that matches names none that is active. `reasons` tells why the first few accounts of the route do not
+go, in the words of a `RouteExplanation`; it is absent where the route has no account, or the rule that `scenario`
+names is switched off. ExplainRoute tells more.
 
-Example: {"reason": "NO_ROUTE", "domain": "angarium", "metadata": {"intent": "OTP_LOGIN"}}
+Example: {"reason": "NO_ROUTE", "domain": "angarium",
+"metadata": {"intent": "OTP_LOGIN", "reasons": "main:NOT_FOR_SANDBOX,spare:INACTIVE"}}
 """
 ERROR_REASON_RECIPIENT_UNRESOLVED: ErrorReason.ValueType  # 14
 """FAILED_PRECONDITION. The recipient has no address that a channel of the route can use.

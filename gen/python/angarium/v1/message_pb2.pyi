@@ -63,10 +63,11 @@ class _MessageClass:
 class _MessageClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageClass.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MESSAGE_CLASS_UNSPECIFIED: _MessageClass.ValueType  # 0
-    """TRANSACTIONAL."""
+    """In a SendRequest: the class of the message's template where that has one, else TRANSACTIONAL."""
     MESSAGE_CLASS_OTP: _MessageClass.ValueType  # 1
     """A code that somebody waits for. Goes before everything else. Lives 300 s unless `ttl` says otherwise. When it stays
-    unknown for 3 s whether a provider took it, the same text goes out by the next provider, once.
+    unknown for 3 s whether a provider took it, the same text goes out once more, by another provider where there is
+    one.
     """
     MESSAGE_CLASS_TRANSACTIONAL: _MessageClass.ValueType  # 2
     """A message about something that happened. Lives 1 hour unless `ttl` says otherwise. When it is unknown whether a
@@ -83,10 +84,11 @@ class MessageClass(_MessageClass, metaclass=_MessageClassEnumTypeWrapper):
     """
 
 MESSAGE_CLASS_UNSPECIFIED: MessageClass.ValueType  # 0
-"""TRANSACTIONAL."""
+"""In a SendRequest: the class of the message's template where that has one, else TRANSACTIONAL."""
 MESSAGE_CLASS_OTP: MessageClass.ValueType  # 1
 """A code that somebody waits for. Goes before everything else. Lives 300 s unless `ttl` says otherwise. When it stays
-unknown for 3 s whether a provider took it, the same text goes out by the next provider, once.
+unknown for 3 s whether a provider took it, the same text goes out once more, by another provider where there is
+one.
 """
 MESSAGE_CLASS_TRANSACTIONAL: MessageClass.ValueType  # 2
 """A message about something that happened. Lives 1 hour unless `ttl` says otherwise. When it is unknown whether a
@@ -225,8 +227,8 @@ class Recipient(_message.Message):
     of this platform is not checked here, the provider decides.
     """
     locale: _builtins.str
-    """Language of the person, a BCP 47 tag such as `fa-IR`, ≤ 35 characters; handed to channels that have to know it, as
-    a voice does. Default: the tenant's `default_locale`.
+    """Language of the person, a BCP 47 tag such as `fa-IR`, ≤ 35 characters; `fa_IR` is read alike, here and wherever a
+    tag is given. Handed to channels that have to know it, as a voice does. Default: the tenant's `default_locale`.
     """
     @_builtins.property
     def device_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -391,7 +393,7 @@ class Notification(_message.Message):
         STATE_EXPIRED: Notification._State.ValueType  # 8
         """Its time was over before a provider took it. Final."""
         STATE_CANCELED: Notification._State.ValueType  # 9
-        """Canceled before a provider took it. Final."""
+        """Stopped before a provider took it: by Cancel, or because its code was verified, replaced or used up. Final."""
         STATE_UNCONFIRMED: Notification._State.ValueType  # 10
         """It is unknown whether a provider took it. Angarium asks the provider where that can be asked, then follows the
         message's class and `on_unconfirmed`. Once `done`, it stays unknown unless a late receipt comes.
@@ -419,7 +421,7 @@ class Notification(_message.Message):
     STATE_EXPIRED: Notification.State.ValueType  # 8
     """Its time was over before a provider took it. Final."""
     STATE_CANCELED: Notification.State.ValueType  # 9
-    """Canceled before a provider took it. Final."""
+    """Stopped before a provider took it: by Cancel, or because its code was verified, replaced or used up. Final."""
     STATE_UNCONFIRMED: Notification.State.ValueType  # 10
     """It is unknown whether a provider took it. Angarium asks the provider where that can be asked, then follows the
     message's class and `on_unconfirmed`. Once `done`, it stays unknown unless a late receipt comes.
@@ -1032,14 +1034,15 @@ class RouteExplanation(_message.Message):
         step: _builtins.int
         """The step of the rule, from 1."""
         channel: Global___Channel.ValueType
-        """The channel."""
+        """The channel; unspecified where nobody named one and there is no account to tell it."""
         provider: _builtins.str
-        """Name of the provider account."""
+        """Name of the provider account; empty for a step that names none and is passed over whole."""
         verdict: Global___RouteExplanation.Candidate.Verdict.ValueType
         """What was decided about it."""
         reason: _builtins.str
-        """Why it was passed over, or is not the first choice, in a word such as INACTIVE, NOT_CONFIGURED, NO_ADDRESS,
-        SENDER, TEMPLATE, BREAKER_OPEN, RATE_LIMITED, STEP_OVER; empty where there is nothing to tell. More words may be
+        """Why it was passed over, or is not the first choice, in a word such as UNKNOWN (there is no such account), CHANNEL
+        (it is not for the channel that is asked for), INACTIVE, NOT_CONFIGURED, NOT_FOR_SANDBOX, NO_ADDRESS, SENDER,
+        TEMPLATE, AWAITED, BREAKER_OPEN, RATE_LIMITED, STEP_OVER; empty where there is nothing to tell. More words may be
         added.
         """
         detail: _builtins.str
@@ -1079,11 +1082,15 @@ class RouteExplanation(_message.Message):
     """The revision of the rules by which it was decided."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteExplanation.Rule]:
-        """The active and inactive rules in the order in which they were looked at."""
+        """The active and inactive rules in the order in which they were looked at; of a message that was sent, those up to the
+        one that it follows.
+        """
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteExplanation.Candidate]:
-        """The provider accounts of the route, in order."""
+        """The provider accounts of the route by step; in each step those that were weighed in order, then those that were
+        not: accounts that do not exist or serve another channel, and steps of another channel than the caller asked for.
+        """
 
     def __init__(
         self,

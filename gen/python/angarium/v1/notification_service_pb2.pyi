@@ -113,7 +113,9 @@ class SendRequest(_message.Message):
     message_kind: _message_pb2.MessageKind.ValueType
     """In which form it is handed to providers. Default: their own template where one is bound, else text."""
     message_class: _message_pb2.MessageClass.ValueType
-    """What kind of message it is. Default: TRANSACTIONAL."""
+    """What kind of message it is. Default: the class of its template where that has one, else TRANSACTIONAL; `ttl` goes by
+    the class so found. Set, the template must be of this class or of none, and one that is chosen by the intent is.
+    """
     sender: _builtins.str
     """Whom it shall seem to come from: a line or name that the provider account may use, ≤ 32 printable characters, a
     name with letters ≤ 11. Empty: the route step's, else the account's own. One that no account of the route may use
@@ -130,8 +132,8 @@ class SendRequest(_message.Message):
     reference: _builtins.str
     """Your own word for it, ≤ 255 characters, in every event; hold no personal data in it."""
     application_key: _builtins.str
-    """Which of a provider account's applications shall send it, ≤ 120 characters, for providers that have several. Empty:
-    the route step's, else the account's own.
+    """Which of a provider account's applications shall send it, ≤ 120 characters, for providers that have several; no type
+    of this version has. Empty: the route step's, else the account's own.
     """
     template_revision: _builtins.int
     """The revision of the template, beside `template_key`. Default: the latest. One that there is not is NOT_FOUND."""

@@ -106,8 +106,9 @@ class OtpSendRequest(_message.Message):
     def params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the template needs beside the code, ≤ 64 of ≤ 4 KiB each, 16 KiB in all. `token` is your own code: 4–10 of
         `0-9 A-Z a-z`, not beside `code_length`; then that is the code that is verified, and with fewer than 6 characters
-        it has 3 attempts instead of 5. Another own code replaces that of the live verification. Templates read the code as
-        `%CODE%` or `%token%`.
+        it has 3 attempts instead of 5. Another own code replaces that of the live verification, and the attempts that were
+        spent stay spent; without one, a live verification says its own again. Templates read the code as `%CODE%` or
+        `%token%`.
         """
 
     @_builtins.property

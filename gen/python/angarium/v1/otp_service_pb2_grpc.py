@@ -30,8 +30,9 @@ class OtpServiceStub(object):
 
     A code belongs to a verification: one person's (a phone number's, or else an e-mail address's) for one intent. At
     most one is live at a time, from the first OtpSend until the code was verified, its attempts are used up or its time
-    is over; further OtpSends send the same code again. The code is derived from a key and never stored, unless the
-    caller brings its own. The errors that any RPC can answer are listed at `ErrorReason`.
+    is over; further OtpSends send the same code again. The code is derived from a key and never stored. One that the
+    caller brings is kept sealed, for as long as it may verify. The errors that any RPC can answer are listed at
+    `ErrorReason`.
     """
 
     def __init__(self, channel):
@@ -57,8 +58,9 @@ class OtpServiceServicer(object):
 
     A code belongs to a verification: one person's (a phone number's, or else an e-mail address's) for one intent. At
     most one is live at a time, from the first OtpSend until the code was verified, its attempts are used up or its time
-    is over; further OtpSends send the same code again. The code is derived from a key and never stored, unless the
-    caller brings its own. The errors that any RPC can answer are listed at `ErrorReason`.
+    is over; further OtpSends send the same code again. The code is derived from a key and never stored. One that the
+    caller brings is kept sealed, for as long as it may verify. The errors that any RPC can answer are listed at
+    `ErrorReason`.
     """
 
     def OtpSend(self, request, context):
@@ -67,8 +69,12 @@ class OtpServiceServicer(object):
 
         Limits of one phone number or e-mail address, over all intents: one code every 30 s, 3 in 10 minutes, 10 a day; 5 in
         one verification. Of the numbers that differ in their last four digits only: 20 in 10 minutes, and none for an hour
-        where of 20 fewer than a tenth were verified. Of one `end_user_ip` or `end_user_device`: 10 an hour. A repeated call
-        counts once. In a SANDBOX tenant the magic recipients have no limits but the 30 s.
+        where of 20 fewer than a tenth were verified. Of one `end_user_ip` or `end_user_device`: 10 an hour. With both a
+        `phone` and an `email` each is counted. A repeated call counts once. In a SANDBOX tenant the magic recipients have
+        no limits but the 30 s.
+
+        Another code than that of the live verification ends what is left of the messages before it, in the same
+        transaction: they would say a code that is good no more. The same code again ends none.
 
         Repeated with the same `request_id` and the same content within 7 days it makes no second message: it answers the
         first one's `tracking_id`, `replayed = true` and the present state. The keys are those of Send.
@@ -87,10 +93,14 @@ class OtpServiceServicer(object):
         well-formed code that is checked costs one of the verification's attempts, also beside others at the same time.
         What it came to is in the answer, never an error: show your users no more than that the code is wrong or expired.
 
-        A code that verified ends what is left of its messages, in the same transaction: no fallback goes out after it.
+        A code that verified, or whose last attempt was spent, ends what is left of its messages, in the same transaction:
+        no fallback goes out after it.
+
+        Limits of one phone number or e-mail address, over all intents: 10 checks a minute, 10 wrong ones an hour. Of
+        verification ids that there are not: 10 checks a minute of one client account. A refused check costs no attempt.
 
         Repeated with the same `request_id`, verification and code within 7 days it costs no second attempt and answers the
-        same, with `replayed = true`: a lost answer locks nobody out. 10 checks a minute of one address are answered.
+        same, with `replayed = true`: a lost answer locks nobody out.
 
         Scope: `otp`.
         Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED).
@@ -125,8 +135,9 @@ class OtpService(object):
 
     A code belongs to a verification: one person's (a phone number's, or else an e-mail address's) for one intent. At
     most one is live at a time, from the first OtpSend until the code was verified, its attempts are used up or its time
-    is over; further OtpSends send the same code again. The code is derived from a key and never stored, unless the
-    caller brings its own. The errors that any RPC can answer are listed at `ErrorReason`.
+    is over; further OtpSends send the same code again. The code is derived from a key and never stored. One that the
+    caller brings is kept sealed, for as long as it may verify. The errors that any RPC can answer are listed at
+    `ErrorReason`.
     """
 
     @staticmethod

@@ -31,8 +31,9 @@ class OtpServiceStub:
 
     A code belongs to a verification: one person's (a phone number's, or else an e-mail address's) for one intent. At
     most one is live at a time, from the first OtpSend until the code was verified, its attempts are used up or its time
-    is over; further OtpSends send the same code again. The code is derived from a key and never stored, unless the
-    caller brings its own. The errors that any RPC can answer are listed at `ErrorReason`.
+    is over; further OtpSends send the same code again. The code is derived from a key and never stored. One that the
+    caller brings is kept sealed, for as long as it may verify. The errors that any RPC can answer are listed at
+    `ErrorReason`.
     """
 
     @_typing.overload
@@ -45,8 +46,12 @@ class OtpServiceStub:
 
     Limits of one phone number or e-mail address, over all intents: one code every 30 s, 3 in 10 minutes, 10 a day; 5 in
     one verification. Of the numbers that differ in their last four digits only: 20 in 10 minutes, and none for an hour
-    where of 20 fewer than a tenth were verified. Of one `end_user_ip` or `end_user_device`: 10 an hour. A repeated call
-    counts once. In a SANDBOX tenant the magic recipients have no limits but the 30 s.
+    where of 20 fewer than a tenth were verified. Of one `end_user_ip` or `end_user_device`: 10 an hour. With both a
+    `phone` and an `email` each is counted. A repeated call counts once. In a SANDBOX tenant the magic recipients have
+    no limits but the 30 s.
+
+    Another code than that of the live verification ends what is left of the messages before it, in the same
+    transaction: they would say a code that is good no more. The same code again ends none.
 
     Repeated with the same `request_id` and the same content within 7 days it makes no second message: it answers the
     first one's `tracking_id`, `replayed = true` and the present state. The keys are those of Send.
@@ -61,10 +66,14 @@ class OtpServiceStub:
     well-formed code that is checked costs one of the verification's attempts, also beside others at the same time.
     What it came to is in the answer, never an error: show your users no more than that the code is wrong or expired.
 
-    A code that verified ends what is left of its messages, in the same transaction: no fallback goes out after it.
+    A code that verified, or whose last attempt was spent, ends what is left of its messages, in the same transaction:
+    no fallback goes out after it.
+
+    Limits of one phone number or e-mail address, over all intents: 10 checks a minute, 10 wrong ones an hour. Of
+    verification ids that there are not: 10 checks a minute of one client account. A refused check costs no attempt.
 
     Repeated with the same `request_id`, verification and code within 7 days it costs no second attempt and answers the
-    same, with `replayed = true`: a lost answer locks nobody out. 10 checks a minute of one address are answered.
+    same, with `replayed = true`: a lost answer locks nobody out.
 
     Scope: `otp`.
     Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED).
@@ -76,8 +85,9 @@ class OtpServiceAsyncStub(OtpServiceStub):
 
     A code belongs to a verification: one person's (a phone number's, or else an e-mail address's) for one intent. At
     most one is live at a time, from the first OtpSend until the code was verified, its attempts are used up or its time
-    is over; further OtpSends send the same code again. The code is derived from a key and never stored, unless the
-    caller brings its own. The errors that any RPC can answer are listed at `ErrorReason`.
+    is over; further OtpSends send the same code again. The code is derived from a key and never stored. One that the
+    caller brings is kept sealed, for as long as it may verify. The errors that any RPC can answer are listed at
+    `ErrorReason`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -87,8 +97,12 @@ class OtpServiceAsyncStub(OtpServiceStub):
 
     Limits of one phone number or e-mail address, over all intents: one code every 30 s, 3 in 10 minutes, 10 a day; 5 in
     one verification. Of the numbers that differ in their last four digits only: 20 in 10 minutes, and none for an hour
-    where of 20 fewer than a tenth were verified. Of one `end_user_ip` or `end_user_device`: 10 an hour. A repeated call
-    counts once. In a SANDBOX tenant the magic recipients have no limits but the 30 s.
+    where of 20 fewer than a tenth were verified. Of one `end_user_ip` or `end_user_device`: 10 an hour. With both a
+    `phone` and an `email` each is counted. A repeated call counts once. In a SANDBOX tenant the magic recipients have
+    no limits but the 30 s.
+
+    Another code than that of the live verification ends what is left of the messages before it, in the same
+    transaction: they would say a code that is good no more. The same code again ends none.
 
     Repeated with the same `request_id` and the same content within 7 days it makes no second message: it answers the
     first one's `tracking_id`, `replayed = true` and the present state. The keys are those of Send.
@@ -103,10 +117,14 @@ class OtpServiceAsyncStub(OtpServiceStub):
     well-formed code that is checked costs one of the verification's attempts, also beside others at the same time.
     What it came to is in the answer, never an error: show your users no more than that the code is wrong or expired.
 
-    A code that verified ends what is left of its messages, in the same transaction: no fallback goes out after it.
+    A code that verified, or whose last attempt was spent, ends what is left of its messages, in the same transaction:
+    no fallback goes out after it.
+
+    Limits of one phone number or e-mail address, over all intents: 10 checks a minute, 10 wrong ones an hour. Of
+    verification ids that there are not: 10 checks a minute of one client account. A refused check costs no attempt.
 
     Repeated with the same `request_id`, verification and code within 7 days it costs no second attempt and answers the
-    same, with `replayed = true`: a lost answer locks nobody out. 10 checks a minute of one address are answered.
+    same, with `replayed = true`: a lost answer locks nobody out.
 
     Scope: `otp`.
     Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED).
@@ -117,8 +135,9 @@ class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A code belongs to a verification: one person's (a phone number's, or else an e-mail address's) for one intent. At
     most one is live at a time, from the first OtpSend until the code was verified, its attempts are used up or its time
-    is over; further OtpSends send the same code again. The code is derived from a key and never stored, unless the
-    caller brings its own. The errors that any RPC can answer are listed at `ErrorReason`.
+    is over; further OtpSends send the same code again. The code is derived from a key and never stored. One that the
+    caller brings is kept sealed, for as long as it may verify. The errors that any RPC can answer are listed at
+    `ErrorReason`.
     """
 
     @_abc_1.abstractmethod
@@ -132,8 +151,12 @@ class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Limits of one phone number or e-mail address, over all intents: one code every 30 s, 3 in 10 minutes, 10 a day; 5 in
         one verification. Of the numbers that differ in their last four digits only: 20 in 10 minutes, and none for an hour
-        where of 20 fewer than a tenth were verified. Of one `end_user_ip` or `end_user_device`: 10 an hour. A repeated call
-        counts once. In a SANDBOX tenant the magic recipients have no limits but the 30 s.
+        where of 20 fewer than a tenth were verified. Of one `end_user_ip` or `end_user_device`: 10 an hour. With both a
+        `phone` and an `email` each is counted. A repeated call counts once. In a SANDBOX tenant the magic recipients have
+        no limits but the 30 s.
+
+        Another code than that of the live verification ends what is left of the messages before it, in the same
+        transaction: they would say a code that is good no more. The same code again ends none.
 
         Repeated with the same `request_id` and the same content within 7 days it makes no second message: it answers the
         first one's `tracking_id`, `replayed = true` and the present state. The keys are those of Send.
@@ -154,10 +177,14 @@ class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
         well-formed code that is checked costs one of the verification's attempts, also beside others at the same time.
         What it came to is in the answer, never an error: show your users no more than that the code is wrong or expired.
 
-        A code that verified ends what is left of its messages, in the same transaction: no fallback goes out after it.
+        A code that verified, or whose last attempt was spent, ends what is left of its messages, in the same transaction:
+        no fallback goes out after it.
+
+        Limits of one phone number or e-mail address, over all intents: 10 checks a minute, 10 wrong ones an hour. Of
+        verification ids that there are not: 10 checks a minute of one client account. A refused check costs no attempt.
 
         Repeated with the same `request_id`, verification and code within 7 days it costs no second attempt and answers the
-        same, with `replayed = true`: a lost answer locks nobody out. 10 checks a minute of one address are answered.
+        same, with `replayed = true`: a lost answer locks nobody out.
 
         Scope: `otp`.
         Errors: ALREADY_EXISTS (REQUEST_ID_REUSED); RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED).

@@ -798,8 +798,8 @@ class TestProviderRequest(_message.Message):
     email: _builtins.str
     """With `send`: the e-mail address to send to."""
     send: _builtins.bool
-    """Send one message, to exactly one of `phone` and `email`. It may cost money. The tenant's mode holds: in SANDBOX
-    only accounts that a sandbox may use can send.
+    """Send one message, to exactly one of `phone` and `email`. It may cost money. The tenant's mode holds, with `send` and
+    without: in SANDBOX an account that a sandbox may not use is FAILED_PRECONDITION (NO_ROUTE).
     """
     def __init__(
         self,

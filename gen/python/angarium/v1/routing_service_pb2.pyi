@@ -214,12 +214,12 @@ class RouteStep(_message.Message):
     the account's own.
     """
     application_key: _builtins.str
-    """The application of the account that shall be used, ≤ 120 characters, for providers that have several. Empty: the
-    request's, else the account's own.
+    """The application of the account that shall be used where the SendRequest names none, ≤ 120 characters, for providers
+    that have several; no type of this version has. Empty: the account's own.
     """
     template_key: _builtins.str
-    """The template that says it in this step, ≤ 120 characters. Empty: the message's own. It must need no parameters that
-    the message lacks, or the step is passed over.
+    """The template that says it in this step, ≤ 120 characters, also in place of a text of the message's. Empty: the
+    message's own. It must need no parameters that the message lacks, or the step is passed over.
     """
     @_builtins.property
     def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -321,8 +321,9 @@ class SetRoutingRulesResponse(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is allowed and yet looks wrong, a sentence each: a step names an account that does not exist or is not active,
-        or serves another channel; a rule is never reached.
+        """What is allowed and yet looks wrong, a sentence each: a step names an account that does not exist, is not active or
+        lacks a setting, is not for a sandbox, or serves another channel; nobody serves a step's channel; a rule is never
+        reached.
         """
 
     def __init__(

@@ -32,7 +32,7 @@ class TemplateServiceStub(object):
     filled in as they are: there are no expressions, and what a parameter holds is never read again. `%CODE%` and
     `%token%` are the same parameter: the code of an OtpSend.
 
-    Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
+    A tenant has 1,000 templates at most. Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
     A change is seen at once by the process that made it and within 2 s by all others. The errors that any RPC can answer
     are listed at `ErrorReason`.
     """
@@ -82,7 +82,7 @@ class TemplateServiceServicer(object):
     filled in as they are: there are no expressions, and what a parameter holds is never read again. `%CODE%` and
     `%token%` are the same parameter: the code of an OtpSend.
 
-    Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
+    A tenant has 1,000 templates at most. Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
     A change is seen at once by the process that made it and within 2 s by all others. The errors that any RPC can answer
     are listed at `ErrorReason`.
     """
@@ -197,7 +197,7 @@ class TemplateService(object):
     filled in as they are: there are no expressions, and what a parameter holds is never read again. `%CODE%` and
     `%token%` are the same parameter: the code of an OtpSend.
 
-    Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
+    A tenant has 1,000 templates at most. Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
     A change is seen at once by the process that made it and within 2 s by all others. The errors that any RPC can answer
     are listed at `ErrorReason`.
     """

