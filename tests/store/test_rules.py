@@ -8,7 +8,7 @@ from server.model.clock import DAY, HOUR, SECOND
 from server.model.configuration_tables import RoutingRule
 from server.model.enums import Channel, DueKind, MessageClass, ReceiptKind, State, Strategy
 from server.model.errors import NotFound
-from server.model.explanation import Candidate, Explanation, RuleLook, Verdict
+from server.model.explanation import DETAILS, Candidate, Explanation, RuleLook, Verdict
 from server.model.facts import Postponed, Receipted, Settled
 from server.model.outcomes import Accepted, Receipt
 from server.model.routing import Match, Rule, Step
@@ -33,7 +33,10 @@ STEP = {
 MATCH = {"country_prefixes": ["98"], "operators": ["MCI"], "message_classes": ["OTP", "BULK"], "tags": ["vip"]}
 WHY = Explanation(
     (RuleLook("r", matched=True, why="FOLLOWED"),),
-    (Candidate(1, Channel.SMS, "first", Verdict.CHOSEN), Candidate(2, Channel.EMAIL, "m", Verdict.FALLBACK, "TRIED")),
+    (
+        Candidate(1, Channel.SMS, "first", Verdict.CHOSEN),
+        Candidate(2, Channel.EMAIL, "m", Verdict.FALLBACK, "TRIED", DETAILS["TRIED"]),
+    ),
     "IR",
     "MCI",
     1,
