@@ -106,18 +106,14 @@ class RuleSet(Table, table=True):
 
 
 class TemplateRow(Table, table=True):
-    """A template as it is found: what lists and choices need. Its content is that of its latest revision.
+    """A template, whose content is that of its latest revision.
 
     A deleted one stays, so that its revisions never begin anew and a message accepted beside the deletion has its text.
     """
 
     tenant_id: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
-    name: str = ""
-    caption: str = ""
-    is_active: bool = True
     is_deleted: bool = False
-    priority: int = 0
     revision: int = 1
     created_at: Micros = time_column()
     updated_at: Micros = time_column()

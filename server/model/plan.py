@@ -107,26 +107,6 @@ class _Ground:
         return self.content.sender or hop.sender
 
 
-def plan(  # noqa: PLR0913, PLR0917 - all that a plan depends on
-    case: Case,
-    content: Content,
-    route: Route,
-    mode: Mode,
-    health: Health,
-    now: Micros,
-    templates: Mapping[str, Template] | None = NO_TEMPLATES,
-    default_locale: str = "",
-) -> Plan:
-    """Choose the next hop: untried accounts in the route's order, then repeats, least failed first.
-
-    A breaker never closes the last way: when every usable hop is closed by breakers or account faults, the first goes
-    all the same. A pause that a provider asked for, or a spent budget for repeats, is waited out.
-    `templates`: the message's own under "", those that steps name under their keys.
-    """
-    ground = _Ground(case, content, mode, health, now, templates, default_locale)
-    return _choose(ground, _weigh_all(ground, route.hops))[0]
-
-
 def survey(  # noqa: PLR0913, PLR0917 - all that a plan depends on
     case: Case,
     content: Content,
@@ -139,9 +119,13 @@ def survey(  # noqa: PLR0913, PLR0917 - all that a plan depends on
     *,
     revision: str = "",
 ) -> Survey:
-    """The plan with its reasons. Of a message that is over, stopped or waiting for a report nothing goes next.
+    """Choose the next hop, and say why: untried accounts in the route's order, then repeats, least failed first.
 
-    `templates` None: whether the accounts can say the message is not asked. `revision` is that of the rules.
+    A breaker never closes the last way: when every usable hop is closed by breakers or account faults, the first goes
+    all the same. A pause that a provider asked for, or a spent budget for repeats, is waited out. Of a message that is
+    over, stopped or waiting for a report nothing goes next.
+    `templates`: the message's own under "", those that steps name under their keys; None: whether the accounts can say
+    the message is not asked. `revision` is that of the rules.
     """
     ground = _Ground(case, content, mode, health, now, templates, default_locale)
     resting = _resting(case)

@@ -212,17 +212,8 @@ def _write(
     """Keep the content as the template's next revision."""
     revision = row.revision + 1
     this = (col(TemplateRow.tenant_id) == row.tenant_id, col(TemplateRow.key) == row.key)
-    shown = {
-        "name": content.name,
-        "caption": content.caption,
-        "is_active": content.is_active,
-        "priority": content.priority,
-    }
-    connection.execute(
-        update(TemplateRow)
-        .where(*this)
-        .values(**shown, is_deleted=False, revision=revision, created_at=created_at, updated_at=now)
-    )
+    moved = {"is_deleted": False, "revision": revision, "created_at": created_at, "updated_at": now}
+    connection.execute(update(TemplateRow).where(*this).values(**moved))
     text = dump({**asdict(content), "message_class": content.message_class or ""})
     kept = TemplateRevision(tenant_id=row.tenant_id, key=row.key, revision=revision, content=text, created_at=now)
     connection.execute(insert(TemplateRevision).values(**kept.model_dump()))

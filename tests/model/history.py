@@ -44,6 +44,12 @@ MAY_BECOME = {
 }
 
 
+def owed(case: Case, now: Micros) -> Case:
+    """The case as if a send of its message were due, whatever it has come to."""
+    due = Due(DueKind.SEND, now)
+    return replace(case, message=replace(case.message, done=False, stop=None, due=due))
+
+
 def message_of(
     message_class: MessageClass = MessageClass.TRANSACTIONAL,
     on_unconfirmed: OnUnconfirmed = OnUnconfirmed.STAY,

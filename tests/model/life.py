@@ -53,9 +53,9 @@ from server.model.outcomes import (
     rejected,
     unavailable,
 )
-from server.model.plan import Go, Nothing, Plan, Wait, plan, survey
+from server.model.plan import Go, Nothing, Plan, Wait, survey
 from server.model.routing import Route, Rule, Step, asked_of, route_for
-from tests.model.history import START, History, check_late_receipt, check_sends, message_of, opening_of
+from tests.model.history import START, History, check_late_receipt, check_sends, message_of, opening_of, owed
 
 PEOPLE = (
     Recipient(phone="+989120000111"),
@@ -252,9 +252,9 @@ class Life:
                 assert isinstance(decide(self.history.case, fact, self.history.now), Refused)
 
     def plan(self, health: Health) -> Plan:
-        """The plan; its reasons tell the same, and nothing of a message that is over, stopped or not due."""
+        """The plan if a send were due; its reasons tell the same, and of one that is over or stopped nothing."""
         case, now = self.history.case, self.history.now
-        found = plan(case, self.content, self.route, Mode.LIVE, health, now)
+        found = survey(owed(case, now), self.content, self.route, Mode.LIVE, health, now).plan
         told = survey(case, self.content, self.route, Mode.LIVE, health, now)
         goes = case.message.stop is None and self.history.kind == DueKind.SEND
         assert told.plan == found if goes else isinstance(told.plan, Nothing)

@@ -24,7 +24,7 @@ from server.model.facts import Settled, Started
 from server.model.health import Cause, Closed, Health
 from server.model.messages import Attempt, Case, Content, Recipient
 from server.model.outcomes import Fault, Refusal, misconfigured, unavailable
-from server.model.plan import BUDGET_PAUSE, Go, Nothing, Plan, Wait, plan
+from server.model.plan import BUDGET_PAUSE, Go, Nothing, Plan, Wait, survey
 from server.model.routing import Hop, Route
 from tests.model.history import START, History, message_of, opening_of
 
@@ -75,7 +75,7 @@ def planned(
 ) -> Plan:
     numbered = [replace(attempt, number=number) for number, attempt in enumerate(attempts, 1)]
     case = Case(message_of(message_class, again), numbered)
-    return plan(case, content or Content(PERSON, "text"), route, mode, health or Health(), NOW)
+    return survey(case, content or Content(PERSON, "text"), route, mode, health or Health(), NOW).plan
 
 
 def chosen(found: Plan) -> tuple[str, int]:
@@ -338,7 +338,7 @@ def test_a_message_does_not_fail_while_an_account_is_left(closed: Mapping[str, C
     turns = (Health(), unavailable()), (accounts(closed), misconfigured(Fault.FUNDS))
     for number, (health, outcome) in enumerate(turns, 1):
         hold = life.claim()
-        found = plan(life.case, Content(PERSON, "x"), route_of("ab"), Mode.LIVE, health, life.now)
+        found = survey(life.case, Content(PERSON, "x"), route_of("ab"), Mode.LIVE, health, life.now).plan
         assert isinstance(found, Go)
         life.tell(Started(hold, (opening_of(found.hop.account.name, behind=found.behind),)))
         life.tell(Settled(hold, number, outcome))
@@ -350,7 +350,8 @@ def test_a_message_does_not_fail_while_an_untried_account_is_closed() -> None:
     """An account that was closed at the first hand-off is tried after it."""
     life = History(message_of())
     hold = life.claim()
-    found = plan(life.case, Content(PERSON, "x"), route_of("ab"), Mode.LIVE, accounts({"a": PAUSE}), life.now)
+    closed = accounts({"a": PAUSE})
+    found = survey(life.case, Content(PERSON, "x"), route_of("ab"), Mode.LIVE, closed, life.now).plan
     assert isinstance(found, Go)
     life.tell(Started(hold, (opening_of(found.hop.account.name, behind=found.behind),)))
     life.tell(Settled(hold, 1, misconfigured(Fault.FUNDS)))

@@ -21,15 +21,15 @@ from server.model.enums import (
     State,
     Stop,
 )
-from server.model.explanation import DETAILS, Candidate, RuleLook, Skip, Verdict, skipped
+from server.model.explanation import DETAILS, RuleLook, Skip, Verdict, skipped
 from server.model.health import Cause, Closed, Health
 from server.model.messages import Attempt, Case, Content, Due, Message, Recipient
 from server.model.outcomes import Fault, Refusal
-from server.model.plan import Go, Nothing, Plan, Survey, plan, survey
+from server.model.plan import Go, Nothing, Plan, Survey, survey
 from server.model.policy import POLLS, next_poll
 from server.model.routing import Route
 from server.model.templates import NO_TEMPLATES, ProviderTemplate, Template, Variant
-from tests.model.history import message_of
+from tests.model.history import message_of, owed
 from tests.model.test_plan import BREAKER, NOW, PAUSE, PERSON, accounts, chosen, hop, tried
 
 TAKEN = OutcomeKind.ACCEPTED
@@ -50,7 +50,8 @@ def waiting(*channels: Channel) -> Route:
 def planned(route: Route, *attempts: Attempt, message: Message | None = None, **given: Any) -> Plan:
     numbered = tuple(replace(attempt, number=number) for number, attempt in enumerate(attempts, 1))
     content = given.pop("content", Content(PERSON, "text"))
-    return plan(Case(message or message_of(), numbered), content, route, Mode.LIVE, Health(), NOW, **given)
+    case = owed(Case(message or message_of(), numbered), NOW)
+    return survey(case, content, route, Mode.LIVE, Health(), NOW, **given).plan
 
 
 def surveyed(route: Route, *attempts: Attempt, message: Message | None = None, **given: Any) -> Survey:
@@ -318,15 +319,6 @@ def test_what_gave_no_hop_stands_behind_its_step() -> None:
     assert [line.strip() for line in told(surveyed(route))] == ["a CHOSEN", *expected]
     over = told(surveyed(route, message=replace(message_of(), done=True)))
     assert over[:4] == ["a SKIPPED OVER", "gone SKIPPED UNKNOWN", "b SKIPPED OVER", "p SKIPPED CHANNEL"]
-
-
-def test_a_plan_does_not_ask_for_what_gave_no_hop() -> None:
-    """Who only plans pays nothing for it."""
-
-    def never() -> tuple[Candidate, ...]:
-        raise AssertionError("a plan asked")
-
-    assert chosen(planned(Route("r", (hop("a"),), passed=never))) == ("a", 1)
 
 
 def test_what_is_awaited_is_said_of_the_hand_off_before() -> None:

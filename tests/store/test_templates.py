@@ -281,10 +281,10 @@ async def test_the_snapshot_knows_the_revision_of_each_tenants_rules(
 async def test_a_tenant_has_so_many_templates(store: Store, configuration: Configuration) -> None:
     """One more is refused, and leaves nothing; another tenant's do not count, and deleted ones make room."""
     numbers = " UNION ALL ".join(f"SELECT {n} AS n" for n in range(10))
-    names = "name, caption, is_active, is_deleted, priority, revision, created_at, updated_at"
+    names = "is_deleted, revision, created_at, updated_at"
     for tenant in (NORTH, SOUTH):
         key = "'k' || (a.n * 100 + b.n * 10 + c.n)"
-        values = f"SELECT '{tenant}', {key}, '', '', TRUE, FALSE, 0, 1, 0, 0"
+        values = f"SELECT '{tenant}', {key}, FALSE, 1, 0, 0"
         crossed = f"FROM ({numbers}) a CROSS JOIN ({numbers}) b CROSS JOIN ({numbers}) c"
         await change(store, f"INSERT INTO template (tenant_id, key, {names}) {values} {crossed}")
     with pytest.raises(Invalid):

@@ -90,9 +90,9 @@ def _create_receipt_inbox() -> None:
 def _create_template() -> None:
     op.create_table(
         "template",
-        *_texts("tenant_id", "key", "name", "caption"),
-        *_flags("is_active", "is_deleted"),
-        *_integers("priority", "revision"),
+        *_texts("tenant_id", "key"),
+        *_flags("is_deleted"),
+        *_integers("revision"),
         *_bigints("created_at", "updated_at"),
         sa.PrimaryKeyConstraint("tenant_id", "key", name=op.f("pk_template")),
     )
